@@ -1,0 +1,34 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes .venv first; a second run is quick.
+PYTHON ?= python3
+# One fixed build, installed first, so that nothing else pulls a different torch.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test test-all check bench clean
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/vocabtrim demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest -m ""
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready
+	$(BIN)/python bench/count.py
+	$(BIN)/python bench/trim.py
+
+clean:
+	rm -rf .venv bench/out demo out

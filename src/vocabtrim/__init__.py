@@ -1,0 +1,26 @@
+"""vocabtrim: cheaper drafters for speculative decoding, by keeping only the LM-head rows that the target uses.
+
+The public names, in pipeline order. Each is imported when it is first used, so that `import vocabtrim` is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "VocabTrimError": "errors",
+    "KeptVocabulary": "vocabulary.kept",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vocabtrim' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

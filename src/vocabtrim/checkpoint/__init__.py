@@ -1,0 +1,1 @@
+"""Drafter checkpoints: what their files look like, and cutting them without loading a model."""

@@ -1,0 +1,96 @@
+"""What every verb shares of the terminal: tables for people, one JSON object for programs, one line for errors.
+
+Results go to stdout, progress and errors to stderr; with `--json` stdout holds one JSON object and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import VocabTrimError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def run(app: typer.Typer) -> int:
+    """Run the command line and return the exit code: 0 done, 1 unsafe, 2 bad input, 130 interrupted.
+
+    `--debug`, anywhere on the line, shows the traceback of an error.
+    """
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        print("vocabtrim: interrupted; nothing was half-written", file=sys.stderr)
+        return 130
+    except (VocabTrimError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        print(f"vocabtrim: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, VocabTrimError) else 2
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check the path, its permissions and the space there"
+    if isinstance(error, MemoryError):
+        return "out of memory; close other programs or use a machine with more"
+    return str(error)
+
+
+def print_json(result: Any) -> None:
+    """The one object of `--json`, on one line."""
+    print(json.dumps(result, ensure_ascii=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout; every column but the first is aligned to the right. Never cut, however narrow the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress display on stderr; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield progress
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes for people, in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n_bytes) < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"

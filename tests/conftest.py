@@ -1,0 +1,76 @@
+"""What all tests share: running the command line in-process, and the real material beside the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Real tokenizers, corpora and a small model. Not part of the repository: VOCABTRIM_DATA names the folder.
+DATA = Path(os.environ.get("VOCABTRIM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real material; a test that needs it is skipped, saying so, where it is not there."""
+    if not (DATA / "PROVENANCE.md").exists():
+        pytest.skip(f"real material not found at {DATA}; set VOCABTRIM_DATA")
+    return DATA
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run of the command line."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def vocabtrim(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run `vocabtrim ARGS...` in this process; returns code, stdout and stderr."""
+    from vocabtrim.cli import app
+    from vocabtrim.cli.screen import run
+
+    def call(*args: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["vocabtrim", *map(str, args)])
+        capfd.readouterr()
+        code = run(app)
+        out, err = capfd.readouterr()
+        return Finished(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def vocabtrim_process() -> Any:
+    """Run `vocabtrim ARGS...` as a process of its own, as a user does."""
+
+    def call(*args: object, **kwargs: Any) -> Finished:
+        command = [sys.executable, "-c", "from vocabtrim.cli import main; main()", *map(str, args)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+def assert_bad_input(run: Finished, *facts: str) -> None:
+    """One clear line on stderr naming each of `facts`, exit code 2, no traceback, nothing on stdout."""
+    assert run.code == 2, run.err
+    assert run.out == ""
+    lines = run.err.strip().splitlines()
+    assert len(lines) == 1, run.err
+    assert lines[0].startswith("vocabtrim: ") and ";" in lines[0], lines[0]
+    for fact in facts:
+        assert fact in lines[0], lines[0]
