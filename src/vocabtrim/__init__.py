@@ -10,6 +10,8 @@ from typing import Any
 
 _HOME = {
     "VocabTrimError": "errors",
+    "TokenCounts": "calibrate.counts",
+    "merge": "calibrate.counts",
     "KeptVocabulary": "vocabulary.kept",
 }
 

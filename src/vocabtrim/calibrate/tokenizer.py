@@ -1,0 +1,242 @@
+"""The target's tokenizer: loading it, what its ids mean, and which ids a trim must never lose.
+
+Knows `tokenizer.json` and the JSON files that stand beside it. Knows nothing of text, counts or heads. No
+transformers here: what is asked can be read from the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+STOP = "stop token"
+TEMPLATE = "chat template"
+
+# What a hub id may fetch: the files this module and the chat templates read, no weights.
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+)
+
+# Tokens that end a turn in the families in use, for folders without a generation config: a tokenizer config names one
+# eos token, but Llama 3 stops at three.
+_STOPS_BY_NAME = (
+    "</s>",
+    "<eos>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|eot|>",
+)
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "observation", "ipython")
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """What the rest of vocabtrim must know of a tokenizer.
+
+    hash: hex SHA-256 of the token strings in the order of their ids, added tokens included: the meaning of the ids,
+        whatever the file looks like.
+    vocab_size: largest id + 1.
+    merge_ordered: the leading ids 0..merge_ordered-1 follow merge order, the order in which the tokenizer's training
+        found them, most frequent first; 0 where there is no such order. A byte-level BPE tokenizer qualifies when its
+        ids begin with the 256 bytes (added tokens may stand among them) and then rise along the merge list. GPT-2's,
+        Llama 3's and Qwen's do. Tokenizers converted from sentencepiece do not: their pieces are ordered by score,
+        with single characters at the end and merges that were patched in later.
+    always_keep: id -> why a trim keeps it whatever the counts say: "stop token" or "chat template".
+    """
+
+    hash: str
+    vocab_size: int
+    merge_ordered: int
+    always_keep: Mapping[int, str] = field(default_factory=dict)
+
+
+def load_tokenizer(path: Path | str) -> Tokenizer:
+    """The `tokenizers.Tokenizer` of a folder, a `tokenizer.json`, or a hub id.
+
+    A hub id ("owner/name") is asked for only where no such local path exists. Truncation and padding that the file
+    may ask for are switched off. Raises InputError when there is no tokenizer or the file is broken.
+    """
+    from tokenizers import Tokenizer
+
+    file = find_tokenizer(path)
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"{file} is no tokenizer", found=error, remedy="download it again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def find_tokenizer(path: Path | str) -> Path:
+    """The `tokenizer.json` that `path` means: itself, the one in a folder, or the one of a hub id (then fetched)."""
+    local = Path(path)
+    if local.is_file():
+        return local
+    if not local.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        local = _fetch(str(path))
+    file = local / "tokenizer.json"
+    if not file.is_file():
+        raise InputError(
+            f"no tokenizer at {path}",
+            expected="a tokenizer.json, a folder that holds one, or a hub id",
+            found="a folder without it" if local.is_dir() else "nothing",
+            remedy="check --tokenizer; an older tokenizer.model becomes a tokenizer.json when transformers saves it",
+        )
+    return file
+
+
+def _fetch(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))
+    except Exception as error:  # offline, unknown, gated: each a kind of its own
+        raise InputError(
+            f"tokenizer {hub_id} is neither a local path nor can it be fetched from the hub",
+            found=str(error).strip().partition("\n")[0],
+            remedy="check --tokenizer, or pass a folder that holds tokenizer.json",
+        ) from error
+
+
+def tokenizer_facts(path: Path | str) -> TokenizerFacts:
+    """Read the facts of a tokenizer; `path` as for `load_tokenizer`.
+
+    Stop ids come from the `eos_token` of tokenizer_config.json and the `eos_token_id` of generation_config.json and
+    config.json, as far as they are there; without a generation config also from the names of well-known stop tokens.
+    An id that the tokenizer does not have is left out.
+    """
+    file = find_tokenizer(path)
+    tokenizer = load_tokenizer(file)
+    token_of = {token_id: token for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()}
+    added = {token_id: token.content for token_id, token in tokenizer.get_added_tokens_decoder().items()}
+    return TokenizerFacts(
+        hash=_hash(token_of),
+        vocab_size=max(token_of, default=-1) + 1,
+        merge_ordered=_merge_ordered(json.loads(file.read_bytes()), set(added)),
+        always_keep=_always_keep(file.parent, token_of, added),
+    )
+
+
+def _hash(token_of: Mapping[int, str]) -> str:
+    lines = (json.dumps([token_id, token_of[token_id]]) + "\n" for token_id in sorted(token_of))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _merge_ordered(tokenizer_json: Mapping[str, Any], added: set[int]) -> int:
+    model = tokenizer_json["model"]
+    if model.get("type") != "BPE" or '"ByteLevel"' not in json.dumps(tokenizer_json.get("pre_tokenizer")):
+        return 0
+    rank_of: dict[str, int] = {}  # a token may be the product of several merges: the first one made it
+    for rank, merge in enumerate(model["merges"]):
+        left, right = merge if isinstance(merge, list) else merge.split(" ")
+        rank_of.setdefault(left + right, rank)
+    token_of = {token_id: token for token, token_id in model["vocab"].items()}
+    last_rank, next_id = -1, 0
+    while (token := token_of.get(next_id)) is not None or next_id in added:
+        if next_id in added or (token is not None and len(token) == 1 and last_rank < 0):
+            next_id += 1
+            continue
+        rank = rank_of.get(token or "", -1)
+        if rank <= last_rank:
+            break
+        last_rank, next_id = rank, next_id + 1
+    while next_id and next_id - 1 in added:  # special tokens behind the merges follow no order
+        next_id -= 1
+    return next_id if last_rank >= 0 else 0
+
+
+def _always_keep(folder: Path, token_of: Mapping[int, str], added: Mapping[int, str]) -> dict[int, str]:
+    config = _read_json(folder / "tokenizer_config.json")
+    named = {**_read_json(folder / "special_tokens_map.json"), **config}
+    variables = {key: _content(named[key]) for key in named if key.endswith("_token") and named[key]}
+
+    templates = list(_templates(folder, config))
+    spoken = {text for name, text in variables.items() if any(re.search(rf"\b{name}\b", t) for t in templates)}
+    keep = {
+        token_id: TEMPLATE
+        for token_id, token in added.items()
+        if token in spoken or any(_mentions(template, token) for template in templates)
+    }
+    stops = set(_stop_ids(folder))
+    stop_names = {variables.get("eos_token")}
+    if not (folder / "generation_config.json").is_file():
+        stop_names.update(_STOPS_BY_NAME)
+    stops.update(token_id for token_id, token in added.items() if token in stop_names)
+    stops.update(token_id for token_id, token in token_of.items() if token == variables.get("eos_token"))
+    keep.update((token_id, STOP) for token_id in stops if token_id in token_of)
+    return dict(sorted(keep.items()))
+
+
+def _mentions(template: str, token: str) -> bool:
+    """Whether the template writes the token literally, or puts it together around a role: '<|' + role + '|>'."""
+    if token.strip() and token in template:
+        return True
+    for role in _ROLES:
+        before, found, after = token.partition(role)
+        if found and before and after and before in template and after in template and "role" in template:
+            return True
+    return False
+
+
+def _templates(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    in_json = (config.get("chat_template"), _read_json(folder / "chat_template.json").get("chat_template"))
+    for found in in_json:
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, list):  # several, each with a name
+            yield from (str(named["template"]) for named in found)
+        elif isinstance(found, dict):
+            yield from map(str, found.values())
+    for file in (folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*.jinja"))):
+        if file.is_file():
+            yield file.read_text(encoding="utf-8")
+
+
+def _stop_ids(folder: Path) -> Iterator[int]:
+    for name in ("generation_config.json", "config.json"):
+        config = _read_json(folder / name)
+        for part in (config, config.get("text_config") or {}):  # text_config: where multimodal models keep it
+            found = part.get("eos_token_id")
+            yield from (found if isinstance(found, list) else [] if found is None else [found])
+
+
+def _content(token: Any) -> str:
+    """A special token is written as a string, or as an object with its content."""
+    return str(token["content"] if isinstance(token, dict) else token)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file beside the tokenizer; empty where there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON", found=error, remedy="download it again") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file} holds no JSON object", found=type(found).__name__, remedy="download it again")
+    return found
