@@ -1,4 +1,4 @@
-"""What vocabtrim says when it cannot go on: one line with what happened, what was expected, what was found and the remedy.
+"""What vocabtrim says when it cannot go on: one line with what happened, expected, found, and the remedy.
 
 Every error that a user can cause is one of these kinds. The command line prints the line and exits with `exit_code`;
 a library caller catches `VocabTrimError`.

@@ -1,0 +1,250 @@
+"""What each drafter kind's checkpoint looks like: which tensors are its body, where its head stands, what a map is.
+
+Knows the published names; knows nothing of kept vocabularies or of writing. The layouts and where they come from:
+
+- independent: any Hugging Face causal LM.
+- EAGLE-1/2: SafeAILab/EAGLE, model/cnets1.py; the head is the target's.
+- EAGLE-3: SafeAILab/EAGLE, model/cnets.py, and vllm-project/speculators; its own head, with d2t and t2d.
+- Medusa: FasterDecoding/Medusa, model/medusa_model.py; one head per drafted position.
+- MTP: the modules of DeepSeek-V3 and GLM, of Qwen3-Next, and of MiMo inside a target's checkpoint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..errors import CheckpointError, UnsupportedError
+from .read import Checkpoint
+from .stored import StoredTensor
+
+INDEPENDENT, EAGLE, EAGLE3, MEDUSA, MTP = "independent", "EAGLE-1/2", "EAGLE-3", "Medusa", "MTP"
+
+# Tensors that map drafted ids to target ids; a trim writes them anew.
+MAPS = ("d2t", "t2d")
+
+_HEADS = ("lm_head", "language_model.lm_head", "model.lm_head", "embed_out", "output")
+_EMBEDDINGS = (
+    "model.embed_tokens",
+    "embed_tokens",
+    "model.language_model.embed_tokens",
+    "language_model.model.embed_tokens",
+    "transformer.wte",
+    "gpt_neox.embed_in",
+    "transformer.word_embeddings",
+    "model.tok_embeddings",
+    "mtp.embed_tokens",
+)
+_REFUSED = {
+    "gemma4_assistant": "its head picks among learned centroids of the vocabulary, which a cut would break",
+    "gemma4_unified_assistant": "its head picks among learned centroids of the vocabulary, which a cut would break",
+}
+_MEDUSA_TENSOR = re.compile(r"(?:medusa_head\.)?(\d+)\.(\d+)\.(?:linear\.)?(?:weight|bias)")
+_MTP_MODULE = re.compile(r"(mtp\.|model\.mtp_layers\.\d+\.|mtp_layers\.\d+\.)")
+_NEXTN_MODULE = re.compile(r"(model\.layers\.\d+\.)eh_proj\.weight")
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output head: the tensors `source.*` (weight, bias, scales) of `owner`, written by a trim as `name.*`."""
+
+    owner: Checkpoint
+    source: str
+    name: str
+
+    @property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """suffix ("weight", "bias", "weight_scale", ...) -> tensor."""
+        return with_prefix(self.owner.tensors, self.source)
+
+    @property
+    def main(self) -> StoredTensor:
+        """The tensor with one row per id."""
+        found = self.tensors
+        for suffix in ("weight", "weight_packed"):
+            if suffix in found:
+                return found[suffix]
+        if "qweight" in found:
+            raise UnsupportedError(
+                f"head {self.source} of {self.owner.folder} is packed along its hidden axis (GPTQ or AWQ)",
+                expected="one row per id",
+                found=f"qweight {list(found['qweight'].shape)}",
+                remedy="use the drafter with an unquantized head",
+            )
+        return self.owner.tensor(f"{self.source}.weight")
+
+    @property
+    def rows(self) -> int:
+        return self.main.rows
+
+
+@dataclass(frozen=True)
+class Drafter:
+    """A drafter, understood: its kind, its heads, and the tensors a trim copies unchanged.
+
+    body: names of the tensors copied as they are. embedding: prefix of the input embedding in `checkpoint`, or None
+    where the target's is used. tied: the head is the input embedding.
+    """
+
+    kind: str
+    checkpoint: Checkpoint
+    heads: tuple[Head, ...]
+    body: tuple[str, ...]
+    embedding: str | None = None
+    tied: bool = False
+
+
+def with_prefix(tensors: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
+    """suffix -> tensor for every tensor named `prefix.suffix`."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def identify(checkpoint: Checkpoint, target: Checkpoint | None = None) -> Drafter:
+    """Say which kind of drafter a checkpoint is and where its head stands.
+
+    target: needed where the drafter carries no head of its own (EAGLE-1/2, MTP modules apart from their model).
+    Raises UnsupportedError for a drafter refused by name, CheckpointError where no layout fits or a head is missing.
+    """
+    model_type = str(checkpoint.setting("model_type", ""))
+    if model_type in _REFUSED:
+        raise UnsupportedError(
+            f"{checkpoint.folder} is a {model_type} drafter: {_REFUSED[model_type]}",
+            remedy="serve it as it is; it is already cheap at large vocabularies",
+        )
+    names = checkpoint.tensors
+    if any(_MEDUSA_TENSOR.fullmatch(name) for name in names):
+        return _medusa(checkpoint)
+    if any(_NEXTN_MODULE.fullmatch(name) for name in names):
+        return _nextn(checkpoint, target)
+    if any(_MTP_MODULE.match(name) for name in names):
+        return _mtp(checkpoint, target)
+    if "fc.weight" in names:
+        return _eagle(checkpoint, target)
+    return _independent(checkpoint)
+
+
+def embedding_of(checkpoint: Checkpoint) -> str | None:
+    """Prefix of the input embedding, or None."""
+    return next((name for name in _EMBEDDINGS if with_prefix(checkpoint.tensors, name)), None)
+
+
+def head_of(checkpoint: Checkpoint) -> tuple[str, bool]:
+    """Prefix of a causal LM's head, and whether it is the input embedding.
+
+    A tied config wins over a stored head, as in transformers, which ties on loading.
+    Raises CheckpointError where there is neither a head nor an embedding.
+    """
+    own = next((name for name in _HEADS if with_prefix(checkpoint.tensors, name)), None)
+    embedding = embedding_of(checkpoint)
+    if embedding is not None and (own is None or checkpoint.setting("tie_word_embeddings", False)):
+        return embedding, True
+    if own is None:
+        raise CheckpointError(
+            f"{checkpoint.folder} has no LM head and no embedding that could be one",
+            expected="lm_head.weight or model.embed_tokens.weight",
+            found=_some(checkpoint.tensors),
+            remedy="pass a causal LM, or a drafter of a kind that `vocabtrim inspect --help` lists",
+        )
+    return own, False
+
+
+def _independent(checkpoint: Checkpoint) -> Drafter:
+    source, tied = head_of(checkpoint)
+    # An untied head stands beside the model it belongs to: language_model.model.* has language_model.lm_head.
+    name = source if not tied else ("language_model.lm_head" if source.startswith("language_model.") else "lm_head")
+    replaced = set() if tied else {source}
+    body = _all_but(checkpoint, {*replaced, name})
+    return Drafter(INDEPENDENT, checkpoint, (Head(checkpoint, source, name),), body, embedding_of(checkpoint), tied)
+
+
+def _eagle(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
+    names = checkpoint.tensors
+    hidden = names["fc.weight"].shape[0]
+    is_eagle3 = (
+        "d2t" in names
+        or any(name.startswith("midlayer.") or ".hidden_norm." in f".{name}" for name in names)
+        or names["fc.weight"].shape[-1] == 3 * hidden
+    )
+    # An EAGLE-1/2 folder's own head is ours when it says how many ids it has; any other is dropped by every loader.
+    own_head = bool(with_prefix(names, "lm_head")) and (is_eagle3 or "draft_vocab_size" in checkpoint.config)
+    head = Head(checkpoint, "lm_head", "lm_head") if own_head else _head_of_target(checkpoint, target)
+    body = _all_but(checkpoint, {"lm_head"})
+    return Drafter(EAGLE3 if is_eagle3 else EAGLE, checkpoint, (head,), body, embedding_of(checkpoint))
+
+
+def _medusa(checkpoint: Checkpoint) -> Drafter:
+    layers: dict[str, int] = {}  # the output projection of head i is its highest-numbered layer
+    for name in checkpoint.tensors:
+        if found := _MEDUSA_TENSOR.fullmatch(name):
+            prefix = name[: found.start(1)] + found[1]
+            layers[prefix] = max(layers.get(prefix, 0), int(found[2]))
+    outputs = [f"{prefix}.{layer}" for prefix, layer in layers.items()]
+    outputs.sort(key=lambda name: int(name.split(".")[-2]))
+    heads = tuple(Head(checkpoint, name, name) for name in outputs)
+    for head in heads:
+        if f"{head.source}.linear.weight" in checkpoint.tensors:
+            raise CheckpointError(
+                f"Medusa head {head.source} of {checkpoint.folder} has no output projection",
+                expected=f"{head.source.rpartition('.')[0]}.N.weight after its residual blocks",
+                remedy="the checkpoint is incomplete: fetch it again",
+            )
+    return Drafter(MEDUSA, checkpoint, heads, _all_but(checkpoint, {head.source for head in heads}))
+
+
+def _nextn(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
+    """DeepSeek-V3 and GLM: the module is layer N = num_hidden_layers and on, with a shared_head of its own."""
+    modules = [found[1] for name in checkpoint.tensors if (found := _NEXTN_MODULE.fullmatch(name))]
+    heads = tuple(
+        Head(checkpoint, f"{module}shared_head.head", f"{module}shared_head.head")
+        if with_prefix(checkpoint.tensors, f"{module}shared_head.head")
+        else _verifier_head(checkpoint, target, f"{module}shared_head.head")
+        for module in sorted(modules)
+    )
+    return _module_drafter(checkpoint, modules, heads)
+
+
+def _mtp(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
+    """Qwen3-Next and MiMo: the module shares the verifier's head, so the trimmed one gets a name of its own."""
+    modules = sorted({found[1] for name in checkpoint.tensors if (found := _MTP_MODULE.match(name))})
+    # All modules of a checkpoint share one head; a trimmed one stands in the first.
+    name = f"{modules[0]}lm_head"
+    own = with_prefix(checkpoint.tensors, name)
+    head = Head(checkpoint, name, name) if own else _verifier_head(checkpoint, target, name)
+    return _module_drafter(checkpoint, modules, (head,))
+
+
+def _module_drafter(checkpoint: Checkpoint, modules: Iterable[str], heads: tuple[Head, ...]) -> Drafter:
+    """Only the module is the drafter: the rest of the checkpoint is the target and stays where it is."""
+    replaced = {head.name for head in heads}
+    body = tuple(name for name in _all_but(checkpoint, replaced) if name.startswith(tuple(modules)))
+    embedding = next((name.removesuffix(".weight") for name in body if name.endswith("embed_tokens.weight")), None)
+    return Drafter(MTP, checkpoint, heads, body, embedding)
+
+
+def _verifier_head(checkpoint: Checkpoint, target: Checkpoint | None, name: str) -> Head:
+    if embedding_of(checkpoint) is None and not with_prefix(checkpoint.tensors, "lm_head"):
+        return _head_of_target(checkpoint, target, name)
+    return Head(checkpoint, head_of(checkpoint)[0], name)
+
+
+def _head_of_target(checkpoint: Checkpoint, target: Checkpoint | None, name: str = "lm_head") -> Head:
+    if target is None:
+        raise CheckpointError(
+            f"{checkpoint.folder} carries no head: it drafts with its target's",
+            remedy="pass the target's folder with --target",
+        )
+    return Head(target, head_of(target)[0], name)
+
+
+def _all_but(checkpoint: Checkpoint, prefixes: set[str]) -> tuple[str, ...]:
+    """Every tensor but the maps and those under `prefixes`."""
+    return tuple(
+        name
+        for name in checkpoint.tensors
+        if name not in MAPS and not any(name.startswith(f"{prefix}.") for prefix in prefixes)
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:5]) or "no tensors"

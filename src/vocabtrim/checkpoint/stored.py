@@ -1,0 +1,162 @@
+"""One tensor on disk: where its bytes lie, and moving or comparing them without the tensor ever being in memory.
+
+Knows byte ranges and rows; knows nothing of file formats, names or models. A checkpoint of any size passes through
+buffers of a few megabytes here, which is what keeps a trim's memory flat.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CheckpointError
+from ..vocabulary.kept import Ids
+
+BUFFER = 4 << 20  # bytes; large enough to hide system calls, small enough to stay in the cache
+
+# Bits per element, by the names that the safetensors format gives to dtypes.
+DTYPE_BITS = {
+    **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
+    **{"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
+    **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8},
+}
+_NUMPY = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A contiguous, row-major tensor inside a file.
+
+    dtype: as safetensors names it ("BF16", "I64", ...). offset: of its first byte in the file at `path`.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * DTYPE_BITS[self.dtype] // 8
+
+    @property
+    def rows(self) -> int:
+        """Length of the first axis; 0 for a scalar."""
+        return self.shape[0] if self.shape else 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes at one index of the first axis."""
+        return self.nbytes // self.rows if self.rows else 0
+
+    def read(self) -> bytes:
+        """All bytes; for small tensors such as maps and scales."""
+        return b"".join(bytes(block) for block in self.blocks())
+
+    def array(self) -> npt.NDArray[np.generic]:
+        """The tensor as numpy, for the integer and boolean dtypes that maps use.
+
+        Raises CheckpointError for any other dtype.
+        """
+        if self.dtype not in _NUMPY:
+            raise CheckpointError(
+                f"tensor {self.name} of {self.path} is no map",
+                expected="an integer or boolean dtype",
+                found=self.dtype,
+                remedy="check the checkpoint's source",
+            )
+        return np.frombuffer(self.read(), _NUMPY[self.dtype]).reshape(self.shape)
+
+    def blocks(self, rows: Ids | None = None) -> Iterator[memoryview]:
+        """The tensor's bytes in order, or those of `rows` (n,) of its first axis in the order given.
+
+        Blocks of at most BUFFER bytes (one row where rows are larger); each is overwritten by the next.
+        """
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            yield from self._range_blocks(fd) if rows is None else self._row_blocks(fd, rows)
+        finally:
+            os.close(fd)
+
+    def _range_blocks(self, fd: int) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(BUFFER, self.nbytes)))
+        for start in range(0, self.nbytes, BUFFER):
+            block = buffer[: min(BUFFER, self.nbytes - start)]
+            self._read_into(fd, block, self.offset + start)
+            yield block
+
+    def _row_blocks(self, fd: int, rows: Ids) -> Iterator[memoryview]:
+        width = self.row_bytes
+        per_block = max(1, BUFFER // width)
+        buffer = memoryview(bytearray(min(per_block, rows.size) * width))
+        for start in range(0, rows.size, per_block):
+            some = rows[start : start + per_block].tolist()
+            for position, row in enumerate(some):
+                self._read_into(fd, buffer[position * width : (position + 1) * width], self.offset + row * width)
+            yield buffer[: len(some) * width]
+
+    def _read_into(self, fd: int, block: memoryview, offset: int) -> None:
+        got = os.preadv(fd, [block], offset)
+        while got < len(block):
+            more = os.preadv(fd, [block[got:]], offset + got)
+            if not more:
+                raise CheckpointError(
+                    f"{self.path} ends inside tensor {self.name}", remedy="the file is truncated: fetch it again"
+                )
+            got += more
+
+    def copy_to(self, out: int) -> None:
+        """Append the tensor's bytes to the open file descriptor `out`, inside the kernel where it can."""
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            done = _copy_in_kernel(fd, out, self.nbytes, self.offset)
+        finally:
+            os.close(fd)
+        if done == 0:
+            for block in self.blocks():
+                write_all(out, block)
+
+
+def _copy_in_kernel(source: int, out: int, nbytes: int, offset: int) -> int:
+    """Copy with copy_file_range (Linux); returns the bytes copied: all, or 0 where the system cannot."""
+    if not hasattr(os, "copy_file_range"):
+        return 0
+    done = 0
+    while done < nbytes:
+        try:
+            step = os.copy_file_range(source, out, nbytes - done, offset + done)
+        except OSError as error:
+            if done == 0 and error.errno in {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}:
+                return 0
+            raise
+        if step == 0:
+            raise OSError(errno.EIO, "source file ended early")
+        done += step
+    return done
+
+
+def write_all(out: int, block: bytes | memoryview) -> None:
+    """Write every byte of `block` to the file descriptor: a single write may stop early when the disk fills up."""
+    view = memoryview(block)
+    while view:
+        view = view[os.write(out, view) :]
+
+
+def same_bytes(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
+    """Whether two streams of blocks, cut at the same places, hold the same bytes."""
+    return all(
+        len(a) == len(b) and np.array_equal(np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8))
+        for a, b in zip(one, other, strict=True)
+    )
