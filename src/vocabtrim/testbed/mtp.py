@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .sizes import ModelShape
-from .tensors import attention, causal_lm, embedding, gated_mlp, layer, linear, norm
+from .tensors import attention, causal_lm, copied, gated_mlp, layer, linear, norm
 from .weights import Tensor
 
 _EXPERTS, _ACTIVE = 4, 2
@@ -22,13 +22,13 @@ def deepseek(shape: ModelShape) -> tuple[list[Tensor], dict[str, Any]]:
     depth = f"model.layers.{shape.layers}"
     tensors = [
         *_with_layers(shape, lambda i: _deepseek_layer(shape, f"model.layers.{i}", dense=i == 0)),
-        *_copied(shape, f"{depth}.embed_tokens", "model.embed_tokens"),
+        *copied(shape, f"{depth}.embed_tokens", "model.embed_tokens"),
         norm(shape, f"{depth}.enorm"),
         norm(shape, f"{depth}.hnorm"),
         *linear(shape, f"{depth}.eh_proj", shape.hidden, 2 * shape.hidden),
         *_deepseek_layer(shape, depth, dense=False),
         norm(shape, f"{depth}.shared_head.norm"),
-        *_copied(shape, f"{depth}.shared_head.head", "model.embed_tokens" if shape.tie else "lm_head"),
+        *copied(shape, f"{depth}.shared_head.head", "model.embed_tokens" if shape.tie else "lm_head"),
     ]
     config = shape.config() | {
         "architectures": ["DeepseekV3ForCausalLM"],
@@ -115,11 +115,6 @@ def _with_layers(shape: ModelShape, one: Callable[[int], list[Tensor]]) -> list[
     """A causal LM whose decoder layers are made by `one`."""
     rest = causal_lm(replace(shape, layers=0))
     return rest[:1] + [tensor for i in range(shape.layers) for tensor in one(i)] + rest[1:]
-
-
-def _copied(shape: ModelShape, name: str, original: str) -> list[Tensor]:
-    """A full-width matrix stored a second time, as DeepSeek does."""
-    return [replace(tensor, like=f"{original}.weight") for tensor in embedding(shape, name)]
 
 
 def _deepseek_layer(shape: ModelShape, prefix: str, *, dense: bool) -> list[Tensor]:

@@ -61,6 +61,11 @@ def embedding(shape: ModelShape, name: str) -> list[Tensor]:
     return linear(shape, name, shape.head_rows, shape.hidden)
 
 
+def copied(shape: ModelShape, name: str, original: str) -> list[Tensor]:
+    """A full-width matrix that is stored a second time: written with the seed of its original, it is a copy."""
+    return [replace(tensor, like=f"{original}.weight") for tensor in embedding(shape, name)]
+
+
 def causal_lm(shape: ModelShape, *, sparse: bool = False, head_bias: bool = False) -> list[Tensor]:
     """A whole Llama or Qwen2. sparse: all but the embedding and the head are holes."""
     layers = [tensor for i in range(shape.layers) for tensor in layer(shape, f"model.layers.{i}")]
@@ -74,7 +79,7 @@ def causal_lm(shape: ModelShape, *, sparse: bool = False, head_bias: bool = Fals
 def eagle(shape: ModelShape, *, embed: bool, fc_bias: bool) -> list[Tensor]:
     """EAGLE-1 and -2: one Llama layer without input norm behind fc; no final norm, no head of its own."""
     return [
-        *(embedding(shape, "embed_tokens") if embed else []),
+        *(copied(shape, "embed_tokens", "model.embed_tokens") if embed else []),
         *linear(shape, "fc", shape.hidden, 2 * shape.hidden, bias=fc_bias),
         *attention(shape, "layers.0.self_attn"),
         *gated_mlp(shape, "layers.0.mlp"),
@@ -85,7 +90,7 @@ def eagle(shape: ModelShape, *, embed: bool, fc_bias: bool) -> list[Tensor]:
 def eagle3(shape: ModelShape, *, draft_vocab: int, block: str, embed: bool) -> list[Tensor]:
     """EAGLE-3: fc over three layers of the target, a layer that reads embedding and hidden state, a head of its own."""
     return [
-        *(embedding(shape, "embed_tokens") if embed else []),
+        *(copied(shape, "embed_tokens", "model.embed_tokens") if embed else []),
         *linear(shape, "fc", shape.hidden, 3 * shape.hidden),
         norm(shape, f"{block}.hidden_norm"),
         norm(shape, f"{block}.input_layernorm"),
