@@ -45,7 +45,7 @@ _MTP_MODULE = re.compile(r"(mtp\.|model\.mtp_layers\.\d+\.|mtp_layers\.\d+\.)")
 _NEXTN_MODULE = re.compile(r"(model\.layers\.\d+\.)eh_proj\.weight")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Head:
     """One output head: the tensors `source.*` (weight, bias, scales) of `owner`, written by a trim as `name.*`."""
 
@@ -79,7 +79,7 @@ class Head:
         return self.main.rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drafter:
     """A drafter, understood: its kind, its heads, and the tensors a trim copies unchanged.
 

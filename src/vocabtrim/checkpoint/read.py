@@ -31,7 +31,7 @@ WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5
 _NESTED = ("text_config", "llm_config", "language_config", "transformer_layer_config")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A drafter's or a target's folder. `files` are its weight files, in name order."""
 

@@ -53,8 +53,8 @@ class StoredTensor:
 
     @property
     def rows(self) -> int:
-        """Length of the first axis; 0 for a scalar."""
-        return self.shape[0] if self.shape else 0
+        """Length of the first axis; 1 for a scalar."""
+        return self.shape[0] if self.shape else 1
 
     @property
     def row_bytes(self) -> int:
@@ -82,30 +82,27 @@ class StoredTensor:
     def blocks(self, rows: Ids | None = None) -> Iterator[memoryview]:
         """The tensor's bytes in order, or those of `rows` (n,) of its first axis in the order given.
 
-        Blocks of at most BUFFER bytes (one row where rows are larger); each is overwritten by the next.
+        Blocks of whole rows, of about BUFFER bytes; each is overwritten by the next. Two tensors with rows of the same
+        width are cut at the same places, so their blocks can be compared pair by pair.
         """
+        width = self.row_bytes
+        count = self.rows if rows is None else rows.size
+        if width == 0 or count == 0:
+            return
+        per_block = max(1, BUFFER // width)
+        buffer = memoryview(bytearray(min(per_block, count) * width))
         fd = os.open(self.path, os.O_RDONLY)
         try:
-            yield from self._range_blocks(fd) if rows is None else self._row_blocks(fd, rows)
+            for start in range(0, count, per_block):
+                block = buffer[: min(per_block, count - start) * width]
+                if rows is None:
+                    self._read_into(fd, block, self.offset + start * width)
+                else:
+                    for position, row in enumerate(rows[start : start + per_block].tolist()):
+                        self._read_into(fd, block[position * width : (position + 1) * width], self.offset + row * width)
+                yield block
         finally:
             os.close(fd)
-
-    def _range_blocks(self, fd: int) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(min(BUFFER, self.nbytes)))
-        for start in range(0, self.nbytes, BUFFER):
-            block = buffer[: min(BUFFER, self.nbytes - start)]
-            self._read_into(fd, block, self.offset + start)
-            yield block
-
-    def _row_blocks(self, fd: int, rows: Ids) -> Iterator[memoryview]:
-        width = self.row_bytes
-        per_block = max(1, BUFFER // width)
-        buffer = memoryview(bytearray(min(per_block, rows.size) * width))
-        for start in range(0, rows.size, per_block):
-            some = rows[start : start + per_block].tolist()
-            for position, row in enumerate(some):
-                self._read_into(fd, buffer[position * width : (position + 1) * width], self.offset + row * width)
-            yield buffer[: len(some) * width]
 
     def _read_into(self, fd: int, block: memoryview, offset: int) -> None:
         got = os.preadv(fd, [block], offset)
@@ -152,11 +149,3 @@ def write_all(out: int, block: bytes | memoryview) -> None:
     view = memoryview(block)
     while view:
         view = view[os.write(out, view) :]
-
-
-def same_bytes(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
-    """Whether two streams of blocks, cut at the same places, hold the same bytes."""
-    return all(
-        len(a) == len(b) and np.array_equal(np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8))
-        for a, b in zip(one, other, strict=True)
-    )

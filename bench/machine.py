@@ -1,0 +1,34 @@
+"""What every bench says of itself in its JSON line: device, versions, commit, seed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vocabtrim.provenance import birth_certificate
+
+
+def certificate(seed: int, packages: tuple[str, ...] = ("numpy", "safetensors")) -> dict[str, Any]:
+    """Processor and cores, package versions, commit, time and seed."""
+    born = birth_certificate({}, {})
+    return {
+        "device": f"{_processor()}, {os.cpu_count()} cores",
+        "versions": {"vocabtrim": born["version"], "python": born["python"]}
+        | {name: metadata.version(name) for name in packages},
+        "commit": born.get("git_commit"),
+        "dirty": born.get("git_dirty"),
+        "created": born["created"],
+        "seed": seed,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,243 @@
+"""Trim a drafter: plan which rows of which tensors go where, write them, prove them, and only then show the result.
+
+Knows layouts, maps and kept vocabularies; knows nothing of how ids were chosen. The plan is a frozen value that can be
+printed; applying it takes nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..calibrate.tokenizer import TokenizerFacts, tokenizer_facts
+from ..errors import UnsupportedError
+from ..provenance import atomic_directory, birth_certificate
+from ..vocabulary.kept import Ids, KeptVocabulary
+from .card import model_card
+from .head_ids import KEPT_FILE, head_ids, prove_tokenizer
+from .layouts import EAGLE3, INDEPENDENT, MTP, Drafter, Head, identify
+from .read import WEIGHT_SUFFIXES, open_checkpoint
+from .write import PlannedFile, PlannedTensor, prove_files, write_files
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TrimPlan:
+    """What a trim will do. `files` are written, `copies` (name -> source) copied, `config` becomes config.json."""
+
+    kind: str
+    drafter: Path
+    target: Path | None
+    kept: KeptVocabulary
+    width: int
+    files: tuple[PlannedFile, ...]
+    copies: Mapping[str, Path]
+    config: Mapping[str, Any]
+    head_names: tuple[str, ...]
+    head_bytes_before: int
+    head_bytes_after: int
+
+    @property
+    def out_bytes(self) -> int:
+        """Bytes of the tensors to be written."""
+        return sum(tensor.nbytes for file in self.files for tensor in file.tensors)
+
+
+@dataclass(frozen=True)
+class TrimResult:
+    """A finished trim. Bytes are of all heads together; `digests` maps tensor names to the SHA-256 of their bytes."""
+
+    out: Path
+    kind: str
+    kept_size: int
+    head_bytes_before: int
+    head_bytes_after: int
+    digests: Mapping[str, str]
+
+
+def trim(
+    drafter: str | Path, kept: KeptVocabulary | str | Path, *, target: str | Path | None = None, out: str | Path
+) -> TrimResult:
+    """Cut a drafter's head to a kept vocabulary and write the result as a drafter of the same kind.
+
+    drafter, target: local folders; the target is needed where it owns the head (EAGLE-1/2), and checked against where
+    it is given. kept: a KeptVocabulary or the path of its file. out: a folder that does not exist yet.
+    Nothing is trained, no other tensor changes, and no model is loaded. VocabTrim, arXiv 2506.22694, section 3.
+    Raises VocabTrimError kinds for anything that does not fit, before `out` exists.
+    """
+    if not isinstance(kept, KeptVocabulary):
+        kept = KeptVocabulary.load(Path(kept))
+    return apply_trim(plan_trim(Path(drafter), kept, None if target is None else Path(target)), Path(out))
+
+
+def plan_trim(drafter: Path, kept: KeptVocabulary, target: Path | None = None) -> TrimPlan:
+    """Work out a trim without writing anything: `trim` up to the first byte."""
+    checkpoint = open_checkpoint(drafter)
+    understood = identify(checkpoint, open_checkpoint(target) if target is not None else None)
+    present = head_ids(understood)
+    prove_tokenizer(kept, present.width, checkpoint, tokenizer_beside(target, drafter))
+    rows = present.rows_of(kept, drafter)
+    heads = {head: _cut(head, rows) for head in understood.heads}
+    maps = _maps(kept, present.width) if understood.kind == EAGLE3 else []
+    main_tensors = [head.main for head in understood.heads]
+    return TrimPlan(
+        kind=understood.kind,
+        drafter=drafter,
+        target=target,
+        kept=kept,
+        width=present.width,
+        files=_place(understood, heads, maps),
+        copies=_copies(understood, target),
+        config=_config(understood, kept, present.width),
+        head_names=tuple(tensor.name for cut in heads.values() for tensor in cut),
+        head_bytes_before=sum(tensor.nbytes for tensor in main_tensors),
+        head_bytes_after=sum(tensor.row_bytes * kept.size for tensor in main_tensors),
+    )
+
+
+def apply_trim(plan: TrimPlan, out: Path) -> TrimResult:
+    """Write a plan into a temporary sibling of `out`, open it afresh, compare every tensor, and rename it."""
+    with atomic_directory(out) as folder:
+        write_files(folder, plan.files)
+        digests = prove_files(folder, plan.files)
+        for name, source in plan.copies.items():
+            shutil.copyfile(source, folder / name)
+        plan.kept.save(folder / KEPT_FILE)
+        certificate = birth_certificate(
+            {"kept_size": plan.kept.size}, {"drafter": _digest_of(plan, digests), "kept": plan.kept.hash}
+        )
+        config = dict(plan.config)
+        config["vocabtrim"] = {
+            "version": certificate["version"],
+            "kept_sha256": plan.kept.hash,
+            "head_sha256": {name: digests[name] for name in plan.head_names},
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(model_card(plan, certificate), encoding="utf-8")
+    return TrimResult(out, plan.kind, plan.kept.size, plan.head_bytes_before, plan.head_bytes_after, digests)
+
+
+def tokenizer_beside(*folders: Path | None) -> TokenizerFacts | None:
+    """The tokenizer of the first of these folders that holds one: a target's own counts before its drafter's copy."""
+    for folder in folders:
+        if folder is not None and (folder / "tokenizer.json").exists():
+            return tokenizer_facts(folder)
+    return None
+
+
+def _cut(head: Head, rows: Ids) -> list[PlannedTensor]:
+    """Every tensor of a head, cut to `rows` of its first axis: weight and bias, packed weight and scales alike.
+
+    Raises UnsupportedError where a tensor has no row per id (block-wise scales, packing along the hidden axis).
+    """
+    full = head.main.rows
+    planned = []
+    for suffix, tensor in head.tensors.items():
+        name = f"{head.name}.{suffix}"
+        if suffix == "weight_shape":  # compressed-tensors keeps the unpacked shape beside a packed weight
+            shape = tensor.array().copy()
+            shape[0] = rows.size
+            planned.append(PlannedTensor(name, tensor.dtype, tensor.shape, data=shape.tobytes()))
+        elif tensor.shape and tensor.shape[0] == full:
+            planned.append(PlannedTensor.take(tensor, rows, name))
+        elif tensor.elements == 1:  # one scale for the whole head
+            planned.append(PlannedTensor.copy(tensor, name))
+        else:
+            raise UnsupportedError(
+                f"head tensor {tensor.name} of {tensor.path} cannot be cut by rows",
+                expected=f"{full} rows, one per id",
+                found=f"{tensor.dtype} {list(tensor.shape)}",
+                remedy="use the drafter with an unquantized head, or one quantized per row",
+            )
+    return planned
+
+
+def _maps(kept: KeptVocabulary, width: int) -> list[PlannedTensor]:
+    """Offsets and mask as EAGLE-3's loaders read them: id = row + d2t[row]; t2d marks the kept ids of the whole head."""
+    offsets = kept.ids - np.arange(kept.size)
+    mask = np.zeros(width, np.bool_)
+    mask[kept.ids] = True
+    return [
+        PlannedTensor("d2t", "I64", (kept.size,), data=offsets.astype("<i8").tobytes()),
+        PlannedTensor("t2d", "BOOL", (width,), data=mask.tobytes()),
+    ]
+
+
+def _place(
+    drafter: Drafter, heads: Mapping[Head, list[PlannedTensor]], maps: list[PlannedTensor]
+) -> tuple[PlannedFile, ...]:
+    """Each tensor goes into the file its source came from; the maps, and a head of the target's, beside the body."""
+    checkpoint = drafter.checkpoint
+    # An MTP module is taken out of its model, so it becomes one file of its own.
+    name_of = {path: "model.safetensors" if drafter.kind == MTP else _out_name(path) for path in checkpoint.files}
+    files: dict[str, list[PlannedTensor]] = {}
+    for name in drafter.body:
+        tensor = checkpoint.tensors[name]
+        files.setdefault(name_of[tensor.path], []).append(PlannedTensor.copy(tensor))
+    beside = next(reversed(files), "model.safetensors")
+    for head, cut in heads.items():
+        place = name_of[head.main.path] if head.owner is checkpoint else beside
+        files.setdefault(place, []).extend([*cut, *maps])
+        maps = []
+    return tuple(PlannedFile(name, tuple(tensors)) for name, tensors in sorted(files.items()))
+
+
+def _out_name(path: Path) -> str:
+    return path.stem.replace("pytorch_model", "model") + ".safetensors"
+
+
+def _copies(drafter: Drafter, target: Path | None) -> dict[str, Path]:
+    """Tokenizer, custom code, licence: every small file of the drafter; the target's tokenizer where it has none."""
+    folder = drafter.checkpoint.folder
+    ours = {"config.json", KEPT_FILE, *(path.name for path in drafter.checkpoint.files)}
+    copies = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.name not in ours
+        and path.suffix not in WEIGHT_SUFFIXES
+        and not path.name.endswith(".index.json")
+    }
+    if "README.md" in copies:
+        copies["README.upstream.md"] = copies.pop("README.md")
+    if target is not None and "tokenizer.json" not in copies:
+        copies |= {name: target / name for name in TOKENIZER_FILES if (target / name).is_file()}
+    return copies
+
+
+def _config(drafter: Drafter, kept: KeptVocabulary, width: int) -> dict[str, Any]:
+    config = {**drafter.checkpoint.config, "draft_vocab_size": kept.size}
+    if drafter.checkpoint.setting("vocab_size") is None:  # Medusa's: the head alone told it, and no longer does
+        config["vocab_size"] = width
+    # A tied head would be loaded over the trimmed one; absent means tied for several model families.
+    if drafter.kind == INDEPENDENT or config.get("tie_word_embeddings"):
+        config["tie_word_embeddings"] = False
+    for nested in ("text_config", "transformer_layer_config"):
+        if isinstance(config.get(nested), dict) and config[nested].get("tie_word_embeddings"):
+            config[nested] = {**config[nested], "tie_word_embeddings": False}
+    return config
+
+
+def _digest_of(plan: TrimPlan, digests: Mapping[str, str]) -> str:
+    """One hash of the drafter's unchanged tensors, the same whatever container they came in."""
+    unchanged = {name: digest for name, digest in digests.items() if name not in {*plan.head_names, "d2t", "t2d"}}
+    return hashlib.sha256(json.dumps(sorted(unchanged.items())).encode()).hexdigest()
