@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from . import convert
 from .screen import run
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 
 # In pipeline order: app.command()(verb.verb), one line per verb.
+app.command()(convert.convert)
 
 
 def main() -> None:
