@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def make_inputs(keep: int, seed: int) -> tuple[Path, Path, Path]:
-    """The drafter, its target (only the head is real, the rest is holes) and a kept vocabulary spread like a real one."""
+    """The drafter, its target (the head is real, the rest holes) and a kept vocabulary spread like a real one."""
     import numpy as np
 
     from vocabtrim.testbed.shapes import LLAMA_3_1_8B, write_eagle, write_target

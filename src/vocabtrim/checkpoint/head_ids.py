@@ -13,7 +13,7 @@ import numpy as np
 
 from ..calibrate.tokenizer import TokenizerFacts
 from ..errors import CheckpointError, MismatchError
-from ..vocabulary.dialects import MapPieces, find_problems
+from ..vocabulary.draft_map import MapPieces, find_problems
 from ..vocabulary.kept import Ids, KeptVocabulary
 from .layouts import Drafter
 from .read import Checkpoint
@@ -86,11 +86,11 @@ def _ids_of_map(checkpoint: Checkpoint, rows: int, width: int) -> Ids | None:
     if rows == width and not offsets.any():  # some full heads carry an all-zero map
         return None
     mask = checkpoint.tensors["t2d"].array() if "t2d" in checkpoint.tensors else None
-    pieces = MapPieces(str(checkpoint.tensors["d2t"].path), offsets, mask, "d2t" if mask is None else "d2t-t2d", width)
+    pieces = MapPieces(str(checkpoint.folder), offsets, offsets=True, mask=mask, target_vocab=width)
     for problem in find_problems(pieces, head_rows=rows):
         if problem.rule != "map.unsorted":  # rows are looked up by id here, and the mask is written anew
             raise CheckpointError(problem.message, remedy=problem.remedy)
-    return offsets.astype(np.int64) + np.arange(rows)
+    return pieces.ids
 
 
 def target_width(drafter: Drafter) -> int:

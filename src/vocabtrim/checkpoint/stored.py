@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ class StoredTensor:
         """All bytes; for small tensors such as maps and scales."""
         return b"".join(bytes(block) for block in self.blocks())
 
-    def array(self) -> npt.NDArray[np.generic]:
+    def array(self) -> npt.NDArray[np.integer[Any]]:
         """The tensor as numpy, for the integer and boolean dtypes that maps use.
 
         Raises CheckpointError for any other dtype.

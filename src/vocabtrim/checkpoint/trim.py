@@ -171,7 +171,7 @@ def _cut(head: Head, rows: Ids) -> list[PlannedTensor]:
 
 
 def _maps(kept: KeptVocabulary, width: int) -> list[PlannedTensor]:
-    """Offsets and mask as EAGLE-3's loaders read them: id = row + d2t[row]; t2d marks the kept ids of the whole head."""
+    """Offsets and mask as EAGLE-3's loaders read them: id = row + d2t[row]; t2d marks the kept ids."""
     offsets = kept.ids - np.arange(kept.size)
     mask = np.zeros(width, np.bool_)
     mask[kept.ids] = True
