@@ -81,9 +81,8 @@ def read_pieces(path: Path) -> MapPieces:
 
 
 def _pieces(source: Path, values: Any, dialect: Dialect | None, t2d: Any = None, **known: Any) -> MapPieces:
-    return MapPieces(
-        str(source), values, None if dialect is None else dialect in _OFFSETS, t2d, dialect=dialect, **known
-    )
+    offsets = None if dialect is None else dialect in _OFFSETS
+    return MapPieces(str(source), values, offsets=offsets, mask=t2d, dialect=dialect, **known)
 
 
 def _shards_with_map(index: Path) -> list[Path]:

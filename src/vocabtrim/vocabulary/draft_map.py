@@ -6,7 +6,7 @@ words of the files they came from. Knows nothing of files or heads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ class MapPieces:
 
     source: str
     values: npt.NDArray[np.integer[Any]] | None
+    _: KW_ONLY
     offsets: bool | None = None
     mask: npt.NDArray[Any] | None = None
     target_vocab: int | None = None
