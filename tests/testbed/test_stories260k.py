@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def merge_by_score(text: str, pieces: list[tuple[float, bytes]]) -> list[int]:
         piece = character.encode()
         tokens += [ids[piece]] if piece in ids else [byte + 3 for byte in piece]
     while True:
-        pairs = [pieces[left][1] + pieces[right][1] for left, right in zip(tokens, tokens[1:], strict=False)]
+        pairs = [pieces[left][1] + pieces[right][1] for left, right in pairwise(tokens)]
         scores = [pieces[ids[pair]][0] if pair in ids else -np.inf for pair in pairs]
         if not scores or max(scores) == -np.inf:
             return tokens
@@ -102,7 +103,7 @@ def test_stops_are_named(stories: Path, tokenizer: Any) -> None:
 @pytest.mark.parametrize("cut", [0, 20, 5000])
 def test_refuses_a_cut_checkpoint(source: Path, tmp_path: Path, cut: int) -> None:
     (tmp_path / "checkpoint_legacy.bin").write_bytes((source / "checkpoint_legacy.bin").read_bytes()[:cut])
-    with pytest.raises(CheckpointError, match="no llama2.c checkpoint"):
+    with pytest.raises(CheckpointError, match=r"no llama2\.c checkpoint"):
         stories260k.convert(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
