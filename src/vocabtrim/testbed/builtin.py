@@ -85,7 +85,7 @@ def paragraphs() -> Iterator[tuple[str, str]]:
             lines = block.strip("\n").splitlines()
             if len(block.split()) < 8 or any(re.fullmatch(r"\s*([*=\-^~#.])\1{2,}\s*", line) for line in lines):
                 continue
-            if any(line.startswith("     ") for line in lines):
+            if "::=" in block or any(line.startswith("     ") for line in lines):
                 yield topic, "\n".join(lines)
             else:
                 yield topic, " ".join(" ".join(lines).split())
@@ -94,8 +94,8 @@ def paragraphs() -> Iterator[tuple[str, str]]:
 def chats() -> Iterator[tuple[str, str]]:
     """(question, answer): what the reference says, asked for by topic and opening words; the same each time."""
     prose = [(topic, text) for topic, text in paragraphs() if "\n" not in text and len(text) > 80]
-    step = max(1, len(prose) // _CHATS)
-    for topic, text in prose[::step][:_CHATS]:
+    for at in range(_CHATS):
+        topic, text = prose[at * len(prose) // _CHATS]
         opening = " ".join(text.split()[:4])
         yield f'What does the Python reference say under "{topic}", where it begins "{opening}"?', text
 
