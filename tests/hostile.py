@@ -7,6 +7,7 @@ refuse are listed in REFUSED_SAFETENSORS and REFUSED_TORCH; the others are reada
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -201,9 +202,26 @@ def truncated_bin(path: Path) -> Path:
     return path
 
 
+def bin_without_values(path: Path) -> Path:
+    """A torch file whose zip lacks the values of its one tensor."""
+    torch.save({HEAD: torch.ones(64, 64)}, path)
+    return _rezip(path, zipfile.ZIP_STORED, leave_out="/data/0")
+
+
 def bin_of_text(path: Path) -> Path:
     """What a hub answers instead of the file: a page of text."""
     path.write_text("<html><body>404: not found</body></html>\n" * 20)
+    return path
+
+
+def _rezip(path: Path, compression: int, *, leave_out: str = "") -> Path:
+    """Write a torch file's zip anew, its members compressed another way or left out."""
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in members.items():
+            if not (leave_out and name.endswith(leave_out)):
+                file.writestr(name, content)
     return path
 
 
@@ -212,6 +230,7 @@ REFUSED_TORCH: tuple[Callable[[Path], Path], ...] = (
     running_pickle,
     running_legacy_pickle,
     truncated_bin,
+    bin_without_values,
     bin_of_text,
 )
 
@@ -220,6 +239,12 @@ def legacy_torch(path: Path) -> Path:
     """A good state dict, float32 (8, 4) head, in torch's old form that is no zip."""
     torch.save({HEAD: torch.arange(32.0).reshape(8, 4)}, path, _use_new_zipfile_serialization=False)
     return path
+
+
+def compressed_bin(path: Path) -> Path:
+    """A torch file whose zip is compressed: 64 MB of zeros in less than 100 kB. Nothing lies where it seems to."""
+    torch.save({HEAD: torch.zeros(4096, 4096)}, path)
+    return _rezip(path, zipfile.ZIP_DEFLATED)
 
 
 def bin_not_a_state_dict(path: Path) -> Path:

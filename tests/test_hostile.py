@@ -51,6 +51,7 @@ def test_readable_files_are_readable(tmp_path: Path) -> None:
     assert np.isnan(head).all(axis=1).nonzero()[0].tolist() == [1, 6] and np.isnan(head).sum() == 8
     old = torch.load(hostile.legacy_torch(tmp_path / "old.bin"), weights_only=True)
     assert old[hostile.HEAD].shape == (8, 4)
+    assert hostile.compressed_bin(tmp_path / "zip.bin").stat().st_size < 100_000
     assert isinstance(torch.load(hostile.bin_not_a_state_dict(tmp_path / "list.bin"), weights_only=True), list)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from vocabtrim.provenance import sha256_file
 from vocabtrim.testbed import shapes
+from vocabtrim.testbed.builtin import DATA
 from vocabtrim.testbed.shapes import TINY
 
 H, V = TINY.hidden, TINY.vocab
@@ -161,13 +161,23 @@ def test_mtp_is_a_block_inside_a_target_that_generates(
     assert torch.equal(tensors[head], tensors["lm_head.weight"])
 
 
-@pytest.mark.parametrize("write", [shapes.REAL["llama-3.1-8b"], shapes.REAL["qwen2.5-7b"]])
+@pytest.mark.parametrize(("name", "parameters"), [("llama-3.1-8b", 8_030_261_248), ("qwen2.5-7b", 7_615_616_512)])
 @pytest.mark.slow
-def test_real_shapes_have_the_published_size(write: Callable[[Path], Path], tmp_path: Path) -> None:
-    """8,030,261,248 and 7,615,616,512 parameters, as the model cards say."""
-    folder = write(tmp_path / "target")
+def test_real_shapes_have_the_published_size(name: str, parameters: int, tmp_path: Path) -> None:
+    """As many parameters as the model cards say, on disk as two bytes each, most of them holes."""
+    folder = shapes.REAL[name](tmp_path / "target", None)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
-    assert index["metadata"]["total_size"] // 2 in (8_030_261_248, 7_615_616_512)
+    assert index["metadata"]["total_size"] == 2 * parameters
+    assert sum(path.stat().st_blocks * 512 for path in folder.iterdir()) < 2.5e9
+
+
+def test_command_copies_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_tiny(out: Path, tokenizer: Path | None) -> Path:
+        return shapes.write_target(out, TINY, seed=0, tokenizer=tokenizer)
+
+    monkeypatch.setitem(shapes.REAL, "tiny", write_tiny)
+    assert shapes.main(["tiny", str(tmp_path / "out"), str(DATA)]) == 0
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (DATA / "tokenizer.json").read_bytes()
 
 
 def test_command_lists_the_names(capsys: pytest.CaptureFixture[str]) -> None:

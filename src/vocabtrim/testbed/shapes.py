@@ -1,6 +1,7 @@
 """Drafter and target folders in the published layouts, with random weights, at any size.
 
     python -m vocabtrim.testbed.shapes llama-3.1-8b-eagle OUT
+    python -m vocabtrim.testbed.shapes llama-3.1-8b OUT TOKENIZER_FOLDER
 
 Every folder is what its publisher's looks like from outside: file names, config.json, tensor names, dtypes. The same
 seed writes the same bytes. Knows layouts; knows nothing of reading or trimming them.
@@ -203,24 +204,27 @@ def _copy_tokenizer(tokenizer: Path | None, folder: Path) -> None:
             shutil.copyfile(tokenizer / name, folder / name)
 
 
-REAL: dict[str, Callable[[Path], Path]] = {
-    "llama-3.1-8b": lambda out: write_target(out, LLAMA_3_1_8B, seed=0, sparse=True, shards=4),
-    "llama-3.1-8b-eagle": lambda out: write_eagle(out, LLAMA_3_1_8B, seed=1, fc_bias=False),
-    "llama-3.1-8b-eagle3": lambda out: write_eagle3(out, LLAMA_3_1_8B, seed=2, draft_vocab=32_000),
-    "llama-3.1-8b-medusa": lambda out: write_medusa(out, LLAMA_3_1_8B, seed=3, container="safetensors"),
-    "llama-3.2-1b": lambda out: write_independent(out, LLAMA_3_2_1B, seed=4),
-    "llama-3.2-3b": lambda out: write_target(out, LLAMA_3_2_3B, seed=5, sparse=True, shards=2),
-    "qwen2.5-7b": lambda out: write_target(out, QWEN2_5_7B, seed=6, sparse=True, shards=4),
-    "qwen2.5-7b-eagle": lambda out: write_eagle(out, QWEN2_5_7B, seed=7),
+# The second argument is a folder with tokenizer files, for those that carry one.
+REAL: dict[str, Callable[[Path, Path | None], Path]] = {
+    "llama-3.1-8b": lambda out, tok: write_target(out, LLAMA_3_1_8B, seed=0, tokenizer=tok, sparse=True, shards=4),
+    "llama-3.1-8b-eagle": lambda out, _: write_eagle(out, LLAMA_3_1_8B, seed=0, fc_bias=False),
+    "llama-3.1-8b-eagle3": lambda out, _: write_eagle3(out, LLAMA_3_1_8B, seed=0, draft_vocab=32_000),
+    "llama-3.1-8b-medusa": lambda out, _: write_medusa(out, LLAMA_3_1_8B, seed=0, container="safetensors"),
+    "llama-3.2-1b": lambda out, tok: write_independent(out, LLAMA_3_2_1B, seed=1, tokenizer=tok),
+    "llama-3.2-3b": lambda out, tok: write_target(out, LLAMA_3_2_3B, seed=2, tokenizer=tok, sparse=True, shards=2),
+    "qwen2.5-7b": lambda out, tok: write_target(out, QWEN2_5_7B, seed=3, tokenizer=tok, sparse=True, shards=4),
+    "qwen2.5-7b-eagle": lambda out, _: write_eagle(out, QWEN2_5_7B, seed=3),
 }
 
 
 def main(arguments: list[str]) -> int:
     """Write one of the real shapes; returns the exit code."""
-    if len(arguments) != 2 or arguments[0] not in REAL:
-        print(f"usage: python -m vocabtrim.testbed.shapes NAME OUT\nNAME: {', '.join(REAL)}", file=sys.stderr)
+    if len(arguments) not in (2, 3) or arguments[0] not in REAL:
+        usage = "usage: python -m vocabtrim.testbed.shapes NAME OUT [TOKENIZER_FOLDER]"
+        print(f"{usage}\nNAME: {', '.join(REAL)}", file=sys.stderr)
         return 2
-    print(REAL[arguments[0]](Path(arguments[1])))
+    name, out, *tokenizer = arguments
+    print(REAL[name](Path(out), Path(tokenizer[0]) if tokenizer else None))
     return 0
 
 
