@@ -13,6 +13,11 @@ _HOME = {
     "TokenCounts": "calibrate.counts",
     "merge": "calibrate.counts",
     "KeptVocabulary": "vocabulary.kept",
+    "choose": "vocabulary.choose_size",
+    "Choice": "vocabulary.choose_size",
+    "read_map": "vocabulary.dialects",
+    "convert": "vocabulary.dialects",
+    "Cost": "cost",
 }
 
 __all__ = list(_HOME)

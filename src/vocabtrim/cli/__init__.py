@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from . import convert
+from . import choose, convert
 from .screen import run
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 # In pipeline order: app.command()(verb.verb), one line per verb.
+app.command()(choose.choose)
 app.command()(convert.convert)
 
 

@@ -1,0 +1,145 @@
+"""`vocabtrim choose`: which ids a drafter keeps, and whether it should be trimmed at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError, UnsafeError
+from .screen import Json, print_json, print_table, size
+
+if TYPE_CHECKING:
+    from ..vocabulary.choose_size import Choice
+    from ..vocabulary.size_table import SizeRow
+
+
+def choose(
+    counts: Annotated[list[Path], typer.Argument(help="Counts files: the primary first, then those to fall back on.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The kept.safetensors to write; without it, only look.")
+    ] = None,
+    keep: Annotated[str, typer.Option(help="auto, a number of ids (32000), or a coverage (0.99).")] = "auto",
+    drafter: Annotated[Path | None, typer.Option(help="The drafter's folder, to predict what a trim gains.")] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="The target's folder, with --drafter or for its stop ids.")
+    ] = None,
+    multiple: Annotated[
+        int | None, typer.Option(min=1, help="Round the size up to it. Default: 64, but none for a number of ids.")
+    ] = None,
+    prior: Annotated[
+        bool, typer.Option("--prior/--no-prior", help="Ids that nobody has seen may follow in merge order.")
+    ] = True,
+    always_keep: Annotated[
+        list[int] | None, typer.Option("--always-keep", metavar="ID", help="Keep this id too; may be repeated.")
+    ] = None,
+    no_always_keep: Annotated[
+        bool, typer.Option("--no-always-keep", help="Do not force stop and chat-template ids.")
+    ] = False,
+    block_efficiency: Annotated[
+        float | None, typer.Option(help="Tokens per target pass that the drafter reaches now. Default: assumed.")
+    ] = None,
+    draft_length: Annotated[int, typer.Option(min=1, help="Drafted tokens per round.")] = 4,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 where the trim is predicted to lose.")] = False,
+    json: Json = False,
+) -> None:
+    """Choose the target ids that a drafter keeps, from token counts.
+
+    Shows what each size would cover, in-sample and held-out, and, with --drafter and --target, what it would cost and
+    gain. Writes kept.safetensors, or says "do not trim" and writes nothing.
+
+    Example: vocabtrim choose answers.st web.st --drafter eagle/ --target llama/ --out kept.safetensors
+    """
+    from ..calibrate.counts import TokenCounts
+    from ..calibrate.tokenizer import tokenizer_facts
+    from ..vocabulary import choose_size
+
+    if drafter is not None and target is None:
+        raise InputError("a drafter's cost is measured beside its target's", remedy="pass --target with --drafter")
+    cost = available = None
+    if drafter is not None and target is not None:
+        from ..checkpoint.costs import available_ids, drafter_cost
+
+        cost, available = drafter_cost(drafter, target), available_ids(drafter, target)
+    choice = choose_size.choose(
+        [TokenCounts.load(path) for path in counts],
+        choose_size.parse_keep(keep),
+        cost=cost,
+        target=None if target is None else tokenizer_facts(target),
+        available=available,
+        multiple=multiple,
+        prior=prior,
+        always_keep=not no_always_keep,
+        also_keep=always_keep or (),
+        block_efficiency=block_efficiency,
+        draft_length=draft_length,
+    )
+    if strict and choice.verdict in (choose_size.DO_NOT_TRIM, choose_size.LOSING):
+        raise UnsafeError(choice.reason, remedy="serve the drafter as it is; nothing was written")
+    written = None
+    if choice.kept is not None and out is not None:
+        choice.kept.save(out)
+        written = str(out)
+    if json:
+        print_json({**choice.as_dict(), "out": written})
+    else:
+        _print(choice, written)
+
+
+def _print(choice: Choice, written: str | None) -> None:
+    with_cost = choice.sizes[-1].mbsu is not None
+    columns = ["kept ids", "in-sample", "held-out"]
+    if with_cost:
+        columns += ["head", "draft step", "block efficiency", "MBSU", "MBSU, paper's mode"]
+    print_table("By kept size", columns, [_cells(row, choice, with_cost) for row in choice.sizes])
+    sources = choice.sizes[-1].coverage_by_source
+    if len(sources) > 1:
+        columns = ["kept ids", *(f"{name}, {part}" for name in sources for part in ("in-sample", "held-out"))]
+        print_table("Coverage by source", columns, [_source_cells(row, choice) for row in choice.sizes])
+    print(f"Coverage is counted on {choice.basis_tokens:,} {choice.basis} tokens of the primary counts.")
+    if with_cost:
+        measured = "assumed; --block-efficiency sets it" if choice.assumed else "as measured"
+        print(
+            f"Predicted for a full-head block efficiency of {choice.block_efficiency:.2f} ({measured}) "
+            f"with {choice.draft_length} drafted tokens a round."
+        )
+    if choice.always_keep:
+        print(f"Always kept: {_listed(choice.always_keep)}.")
+    if choice.unavailable:
+        print(f"Always-keep ids that the drafter's head does not have: {_listed(choice.unavailable)}.")
+    if choice.kept is not None:
+        origins = ", ".join(f"{number:,} by {name}" for name, number in choice.kept.by_origin().items() if number)
+        print(f"Where the {choice.kept.size:,} ids come from: {origins}.")
+    print(f"Verdict: {choice.verdict}. {choice.reason}. {f'Wrote {written}' if written else 'Nothing was written'}.")
+
+
+def _cells(row: SizeRow, choice: Choice, with_cost: bool) -> list[str]:
+    cells = [_label(row, choice), _share(row.coverage), _share(row.heldout_coverage)]
+    if with_cost:
+        bytes_read = (row.head_bytes, row.draft_step_bytes)
+        predicted = (row.predicted_block_efficiency, row.mbsu, row.mbsu_parameters)
+        cells += [*(size(number or 0) for number in bytes_read), *(f"{number:.3f}" for number in predicted)]
+    return cells
+
+
+def _source_cells(row: SizeRow, choice: Choice) -> list[str]:
+    shares = zip(row.coverage_by_source.values(), row.heldout_coverage_by_source.values(), strict=True)
+    return [_label(row, choice), *(_share(share) for pair in shares for share in pair)]
+
+
+def _label(row: SizeRow, choice: Choice) -> str:
+    if row is choice.sizes[-1]:
+        return f"{row.kept_size:,} (full)"
+    return f"{row.kept_size:,}{' <' if row.kept_size == choice.picked else ''}"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.4f}"
+
+
+def _listed(ids: Any) -> str:
+    return ", ".join(f"{token} ({reason})" for token, reason in list(ids.items())[:12]) + (
+        f" and {len(ids) - 12} more" if len(ids) > 12 else ""
+    )
