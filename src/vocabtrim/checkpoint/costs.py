@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..cost import Cost
 from ..vocabulary.kept import Ids
 from .head_ids import head_ids
-from .layouts import INDEPENDENT, MEDUSA, Drafter, embedding_of, head_of, identify, with_prefix
+from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, Drafter, embedding_of, head_of, identify, with_prefix
 from .read import Checkpoint, open_checkpoint
 from .stored import StoredTensor
 
@@ -23,12 +24,52 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _ROUTED_EXPERT = re.compile(r"\.experts\.")
 
 
-def drafter_cost(drafter: Path, target: Path) -> Cost:
-    """Cost of a drafter beside its target, with the drafter's head as it is (full_head_rows).
+@dataclass(frozen=True)
+class DraftStep:
+    """What one draft step reads. body_bytes: all but the head and all but one row of the input embedding.
 
-    One row of the input embedding is read per token; a mixture of experts reads its active experts only. EAGLE-3's
-    feature fusion (fc), read once a round, is charged to every draft step, so its gain is slightly understated.
-    Raises the errors of `open_checkpoint` and `identify`.
+    head_row_bytes: one row of every head, scales and bias included. head_rows: of one head.
+    """
+
+    body_bytes: int
+    body_parameters: int
+    head_row_bytes: float
+    head_row_parameters: int
+    head_rows: int
+
+    @property
+    def head_bytes(self) -> int:
+        return round(self.head_row_bytes * self.head_rows)
+
+    @property
+    def bytes(self) -> int:
+        return self.body_bytes + self.head_bytes
+
+
+def draft_step(drafter: Drafter) -> DraftStep:
+    """Sum what one draft step of a drafter reads, with its head as it is.
+
+    EAGLE-3's feature fusion (fc), read once a round, is charged to every draft step, so its gain is understated a
+    little. An embedding that belongs to the target costs one row, which is left out.
+    """
+    body = [drafter.checkpoint.tensors[name] for name in drafter.body]
+    embedding = _under(body, drafter.embedding)
+    others = [tensor for tensor in body if tensor not in embedding]
+    head_tensors = [tensor for head in drafter.heads for tensor in head.tensors.values() if tensor.elements > 1]
+    rows = drafter.heads[0].rows
+    return DraftStep(
+        body_bytes=sum(tensor.nbytes for tensor in others) + sum(tensor.row_bytes for tensor in embedding),
+        body_parameters=sum(tensor.elements for tensor in others),
+        head_row_bytes=sum(tensor.nbytes for tensor in head_tensors) / rows,
+        head_row_parameters=round(sum(head.main.elements for head in drafter.heads) / rows),
+        head_rows=rows,
+    )
+
+
+def drafter_cost(drafter: Path, target: Path) -> Cost:
+    """Cost of a drafter beside its target, from their folders.
+
+    A mixture of experts reads its active experts only. Raises the errors of `open_checkpoint` and `identify`.
     """
     target_checkpoint = open_checkpoint(target)
     return cost_of(identify(open_checkpoint(drafter), target_checkpoint), target_checkpoint)
@@ -36,21 +77,15 @@ def drafter_cost(drafter: Path, target: Path) -> Cost:
 
 def cost_of(drafter: Drafter, target: Checkpoint) -> Cost:
     """`drafter_cost` of checkpoints that are open already."""
-    body = [drafter.checkpoint.tensors[name] for name in drafter.body]
-    embedding = _under(body, drafter.embedding)
-    head_tensors = [tensor for head in drafter.heads for tensor in head.tensors.values() if tensor.elements > 1]
-    rows = drafter.heads[0].rows
-    # EAGLE drafters without an embedding of their own look up the target's; the paper charges it to them all the same.
-    looked_up = embedding or _under(target.tensors.values(), embedding_of(target))
-    parameters = sum(tensor.elements for tensor in body if tensor not in embedding)
+    step = draft_step(drafter)
     return Cost(
         target_pass_bytes=round(_pass_sum(target, by_bytes=True)),
-        drafter_body_bytes=sum(tensor.nbytes for tensor in body if tensor not in embedding) + _row_bytes(looked_up),
-        head_row_bytes=sum(tensor.nbytes for tensor in head_tensors) / rows,
-        full_head_rows=rows,
+        drafter_body_bytes=step.body_bytes,
+        head_row_bytes=step.head_row_bytes,
+        full_head_rows=step.head_rows,
         target_parameters=round(_pass_sum(target, by_bytes=False)),
-        drafter_body_parameters=parameters + (0 if drafter.tied else _paper_embedding(drafter, looked_up)),
-        head_row_parameters=round(sum(head.main.elements for head in drafter.heads) / rows),
+        drafter_body_parameters=step.body_parameters + _paper_embedding(drafter, target),
+        head_row_parameters=step.head_row_parameters,
         sequential=drafter.kind != MEDUSA,
     )
 
@@ -60,10 +95,15 @@ def available_ids(drafter: Path, target: Path | None = None) -> Ids | None:
     return head_ids(identify(open_checkpoint(drafter), None if target is None else open_checkpoint(target))).ids
 
 
-def _paper_embedding(drafter: Drafter, looked_up: list[StoredTensor]) -> int:
-    """Parameters of the input embedding, where VocabTrim's tables charge it: to EAGLE drafters."""
-    own = drafter.kind == INDEPENDENT or drafter.kind.startswith("EAGLE")
-    return sum(tensor.elements for tensor in looked_up) if own else 0
+def _paper_embedding(drafter: Drafter, target: Checkpoint) -> int:
+    """Parameters of the input embedding, which VocabTrim's tables charge to the drafter, also where it is the target's.
+
+    A tied head is the embedding and is charged as the head.
+    """
+    if drafter.kind not in {EAGLE, EAGLE3, INDEPENDENT} or drafter.tied:
+        return 0
+    own = _under(drafter.checkpoint.tensors.values(), drafter.embedding)
+    return sum(tensor.elements for tensor in own or _under(target.tensors.values(), embedding_of(target)))
 
 
 def _pass_sum(target: Checkpoint, *, by_bytes: bool) -> float:
@@ -77,30 +117,21 @@ def _pass_sum(target: Checkpoint, *, by_bytes: bool) -> float:
         extra_layer = layer is not None and layers is not None and int(layer[1]) >= layers  # an MTP module
         if extra_layer or _NOT_READ_PER_TOKEN.search(name):
             continue
-        share = _active_share(target) if _ROUTED_EXPERT.search(name) else 1.0
         if by_bytes and tensor in embedding and not tied:
             total += tensor.row_bytes
         else:
+            share = _active_share(target) if _ROUTED_EXPERT.search(name) else 1.0
             total += share * (tensor.nbytes if by_bytes else tensor.elements)
     return total
 
 
 def _active_share(target: Checkpoint) -> float:
     """The share of routed experts that one token passes through."""
-    experts = next(
-        (
-            target.setting(key)
-            for key in ("n_routed_experts", "num_experts", "num_local_experts")
-            if target.setting(key)
-        ),
-        None,
-    )
-    return target.setting("num_experts_per_tok", experts) / experts if experts else 1.0
+    for key in ("n_routed_experts", "num_experts", "num_local_experts"):
+        if experts := target.setting(key):
+            return float(target.setting("num_experts_per_tok", experts)) / float(experts)
+    return 1.0
 
 
 def _under(tensors: Iterable[StoredTensor], prefix: str | None) -> list[StoredTensor]:
     return list(with_prefix({tensor.name: tensor for tensor in tensors}, prefix).values()) if prefix else []
-
-
-def _row_bytes(tensors: list[StoredTensor]) -> int:
-    return sum(tensor.row_bytes for tensor in tensors)

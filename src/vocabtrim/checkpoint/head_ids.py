@@ -13,7 +13,7 @@ import numpy as np
 
 from ..calibrate.tokenizer import TokenizerFacts
 from ..errors import CheckpointError, MismatchError
-from ..vocabulary.draft_map import MapPieces, find_problems
+from ..vocabulary.draft_map import MapPieces, Problem, find_problems
 from ..vocabulary.kept import Ids, KeptVocabulary
 from .layouts import Drafter
 from .read import Checkpoint
@@ -52,45 +52,47 @@ class HeadIds:
 def head_ids(drafter: Drafter) -> HeadIds:
     """Read and prove the map of a drafter's head.
 
-    Raises CheckpointError for a head narrower than its vocabulary without a map, and for a map that is all zero,
-    repeats ids, leaves the vocabulary, or has another length than the head.
+    Raises CheckpointError with the first of `map_problems`.
     """
-    checkpoint, rows = drafter.checkpoint, drafter.heads[0].rows
-    width = target_width(drafter)
-    kept_path = checkpoint.folder / KEPT_FILE
-    ids: Ids | None = None
-    if "d2t" in checkpoint.tensors:
-        ids = _ids_of_map(checkpoint, rows, width)
-    elif drafter.heads[0].owner is checkpoint and kept_path.exists() and "draft_vocab_size" in checkpoint.config:
-        ids = KeptVocabulary.load(kept_path).ids
-    if ids is None and rows != width:
-        raise CheckpointError(
-            f"the head of {checkpoint.folder} does not say which ids its rows are for",
-            expected=f"{width} rows, or d2t or {KEPT_FILE} beside {rows} rows",
-            found=f"{rows} rows and no map",
-            remedy="fetch the folder again: without a map an engine would draft ids 0 and on",
-        )
-    if ids is not None and ids.size != rows:
-        raise CheckpointError(
-            f"the map of {checkpoint.folder} does not fit its head",
-            expected=f"{rows} ids, one per head row",
-            found=f"{ids.size} ids",
-            remedy="a map belongs to the head it was cut with: fetch both together",
-        )
-    return HeadIds(ids, width)
-
-
-def _ids_of_map(checkpoint: Checkpoint, rows: int, width: int) -> Ids | None:
-    """(rows,) ids of the map beside the head's rows, in row order; None where it is the identity over everything."""
-    offsets = checkpoint.tensors["d2t"].array()
-    if rows == width and not offsets.any():  # some full heads carry an all-zero map
-        return None
-    mask = checkpoint.tensors["t2d"].array() if "t2d" in checkpoint.tensors else None
-    pieces = MapPieces(str(checkpoint.folder), offsets, offsets=True, mask=mask, target_vocab=width)
-    for problem in find_problems(pieces, head_rows=rows):
-        if problem.rule != "map.unsorted":  # rows are looked up by id here, and the mask is written anew
+    for problem in map_problems(drafter):
+        if problem.rule != "map.unsorted":  # rows are looked up by id here, and every map is written anew
             raise CheckpointError(problem.message, remedy=problem.remedy)
-    return pieces.ids
+    pieces = _map_pieces(drafter)
+    return HeadIds(None if pieces is None else pieces.ids, target_width(drafter))
+
+
+def map_problems(drafter: Drafter) -> list[Problem]:
+    """Everything wrong with what a drafter says about the ids of its head's rows.
+
+    Rules: those of `find_problems`, and map.missing for a head narrower than its vocabulary without a map.
+    """
+    rows, width = drafter.heads[0].rows, target_width(drafter)
+    pieces = _map_pieces(drafter)
+    if pieces is not None:
+        return find_problems(pieces, head_rows=rows)
+    if rows == width:
+        return []
+    message = (
+        f"the head of {drafter.checkpoint.folder} has {rows} rows for a vocabulary of {width} and no map says which "
+        f"ids they are: d2t or {KEPT_FILE} is missing"
+    )
+    return [Problem("map.missing", message, "fetch the folder whole: without a map vLLM drafts ids 0 and on, silently")]
+
+
+def _map_pieces(drafter: Drafter) -> MapPieces | None:
+    """The map beside a head that was trimmed before; None for a full head, where row i is id i."""
+    checkpoint, rows, width = drafter.checkpoint, drafter.heads[0].rows, target_width(drafter)
+    folder = checkpoint.folder
+    if "d2t" in checkpoint.tensors:
+        offsets = checkpoint.tensors["d2t"].array()
+        if offsets.size == rows == width and not offsets.any():  # some full heads carry an all-zero map
+            return None
+        mask = checkpoint.tensors["t2d"].array() if "t2d" in checkpoint.tensors else None
+        return MapPieces(str(folder), offsets, offsets=True, mask=mask, target_vocab=width)
+    if drafter.heads[0].owner is checkpoint and (folder / KEPT_FILE).exists() and rows != width:
+        kept = KeptVocabulary.load(folder / KEPT_FILE)
+        return MapPieces(str(folder / KEPT_FILE), kept.ids, offsets=False, target_vocab=width)
+    return None
 
 
 def target_width(drafter: Drafter) -> int:

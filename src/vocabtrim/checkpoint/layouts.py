@@ -45,6 +45,17 @@ _MTP_MODULE = re.compile(r"(mtp\.|model\.mtp_layers\.\d+\.|mtp_layers\.\d+\.)")
 _NEXTN_MODULE = re.compile(r"(model\.layers\.\d+\.)eh_proj\.weight")
 
 
+# A matrix, and those without which no decoder layer of any family can use it.
+_TOGETHER = {
+    **{"k_proj": ("q_proj",), "v_proj": ("q_proj", "k_proj")},
+    **{"gate_proj": ("up_proj", "down_proj"), "up_proj": ("down_proj",), "down_proj": ("up_proj",)},
+}
+_EAGLE_MATRICES = (
+    *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Head:
     """One output head: the tensors `source.*` (weight, bias, scales) of `owner`, written by a trim as `name.*`."""
@@ -112,6 +123,12 @@ def identify(checkpoint: Checkpoint, target: Checkpoint | None = None) -> Drafte
             f"{checkpoint.folder} is a {model_type} drafter: {_REFUSED[model_type]}",
             remedy="serve it as it is; it is already cheap at large vocabularies",
         )
+    drafter = _by_names(checkpoint, target)
+    _prove_complete(drafter)
+    return drafter
+
+
+def _by_names(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
     names = checkpoint.tensors
     if any(_MEDUSA_TENSOR.fullmatch(name) for name in names):
         return _medusa(checkpoint)
@@ -122,6 +139,26 @@ def identify(checkpoint: Checkpoint, target: Checkpoint | None = None) -> Drafte
     if "fc.weight" in names:
         return _eagle(checkpoint, target)
     return _independent(checkpoint)
+
+
+def _prove_complete(drafter: Drafter) -> None:
+    """Matrices that only work together are all there: a checkpoint with a hole would trim without a word."""
+    tensors = drafter.checkpoint.tensors
+    needed: list[str] = []
+    if drafter.kind in {EAGLE, EAGLE3}:
+        blocks = {found[0] for name in drafter.body if (found := re.match(r"(model\.)?(midlayer|layers\.\d+)", name))}
+        needed += [f"{block}.{matrix}" for block in sorted(blocks) or ["layers.0"] for matrix in _EAGLE_MATRICES]
+    for name in drafter.body:
+        parent, _, matrix = name.removesuffix(".weight").rpartition(".")
+        needed += [f"{parent}.{other}" for other in _TOGETHER.get(matrix, ())]
+    for prefix in needed:
+        if not with_prefix(tensors, prefix):
+            raise CheckpointError(
+                f"{drafter.checkpoint.folder} is no whole {drafter.kind} drafter",
+                expected=f"{prefix}.weight",
+                found=f"{len(tensors)} tensors without it",
+                remedy="the checkpoint is incomplete: fetch it again",
+            )
 
 
 def embedding_of(checkpoint: Checkpoint) -> str | None:
@@ -151,6 +188,16 @@ def head_of(checkpoint: Checkpoint) -> tuple[str, bool]:
 
 def _independent(checkpoint: Checkpoint) -> Drafter:
     source, tied = head_of(checkpoint)
+    layers = checkpoint.setting("num_hidden_layers", 0)
+    missing = [layer for layer in range(layers) if not any(f".{layer}." in name for name in checkpoint.tensors)]
+    # A causal LM's tensors stand below its base model; EAGLE's drafters are the only ones whose layers do not.
+    if missing or any(name.startswith("layers.") for name in checkpoint.tensors):
+        raise CheckpointError(
+            f"{checkpoint.folder} is no whole causal LM",
+            expected=f"{layers} layers below a base model",
+            found=f"layer {missing[0]} missing" if missing else "bare layers, as in an EAGLE drafter without its fc",
+            remedy="the checkpoint is incomplete: fetch it again",
+        )
     # An untied head stands beside the model it belongs to: language_model.model.* has language_model.lm_head.
     name = source if not tied else ("language_model.lm_head" if source.startswith("language_model.") else "lm_head")
     replaced = set() if tied else {source}
@@ -167,7 +214,8 @@ def _eagle(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
         or names["fc.weight"].shape[-1] == 3 * hidden
     )
     # An EAGLE-1/2 folder's own head is ours when it says how many ids it has; any other is dropped by every loader.
-    own_head = bool(with_prefix(names, "lm_head")) and (is_eagle3 or "draft_vocab_size" in checkpoint.config)
+    said_so = "draft_vocab_size" in checkpoint.config or (checkpoint.folder / "kept.safetensors").exists()
+    own_head = bool(with_prefix(names, "lm_head")) and (is_eagle3 or said_so)
     head = Head(checkpoint, "lm_head", "lm_head") if own_head else _head_of_target(checkpoint, target)
     body = _all_but(checkpoint, {"lm_head"})
     return Drafter(EAGLE3 if is_eagle3 else EAGLE, checkpoint, (head,), body, embedding_of(checkpoint))

@@ -7,8 +7,9 @@ buffers of a few megabytes here, which is what keeps a trim's memory flat.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -28,6 +29,8 @@ DTYPE_BITS = {
     **{"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8},
 }
+# A float with all exponent bits set is infinite or not a number.
+_EXPONENT_BITS = {"BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000)}
 _NUMPY = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 
 
@@ -115,6 +118,15 @@ class StoredTensor:
                 )
             got += more
 
+    def nonfinite_row(self) -> int | None:
+        """The first row that holds NaN or infinity, or None."""
+        done = 0
+        for block in self.blocks():
+            if (position := nonfinite_element(block, self.dtype)) is not None:
+                return done + position * DTYPE_BITS[self.dtype] // 8 // self.row_bytes
+            done += len(block) // self.row_bytes
+        return None
+
     def copy_to(self, out: int) -> None:
         """Append the tensor's bytes to the open file descriptor `out`, inside the kernel where it can."""
         fd = os.open(self.path, os.O_RDONLY)
@@ -125,6 +137,31 @@ class StoredTensor:
         if done == 0:
             for block in self.blocks():
                 write_all(out, block)
+
+
+def nonfinite_element(block: memoryview, dtype: str) -> int | None:
+    """Position of the first NaN or infinity among the elements of a block; None for dtypes that have none."""
+    if dtype not in _EXPONENT_BITS:
+        return None
+    words, exponent = _EXPONENT_BITS[dtype]
+    bad = (np.frombuffer(block, words) & exponent) == exponent
+    return int(np.argmax(bad)) if bad.any() else None
+
+
+def fingerprint(tensors: Iterable[StoredTensor]) -> str:
+    """Hex SHA-256 over names, dtypes, shapes and the first and last 64 kB of each tensor, whatever file it lies in.
+
+    Tells checkpoints apart without reading them whole: hashing every byte would double the time of a trim.
+    """
+    digest = hashlib.sha256()
+    edge = 64 << 10
+    for tensor in sorted(tensors, key=lambda tensor: tensor.name):
+        digest.update(f"{tensor.name} {tensor.dtype} {tensor.shape}\n".encode())
+        with tensor.path.open("rb") as file:
+            for start in (0, max(0, tensor.nbytes - edge)):
+                file.seek(tensor.offset + start)
+                digest.update(file.read(min(edge, tensor.nbytes)))
+    return digest.hexdigest()
 
 
 def _copy_in_kernel(source: int, out: int, nbytes: int, offset: int) -> int:

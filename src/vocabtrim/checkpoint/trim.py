@@ -6,7 +6,6 @@ printed; applying it takes nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from .card import model_card
 from .head_ids import KEPT_FILE, head_ids, prove_tokenizer
 from .layouts import EAGLE3, INDEPENDENT, MTP, Drafter, Head, identify
 from .read import WEIGHT_SUFFIXES, open_checkpoint
+from .stored import StoredTensor, fingerprint
 from .write import PlannedFile, PlannedTensor, prove_files, write_files
 
 TOKENIZER_FILES = (
@@ -51,9 +51,13 @@ class TrimPlan:
     files: tuple[PlannedFile, ...]
     copies: Mapping[str, Path]
     config: Mapping[str, Any]
-    head_names: tuple[str, ...]
     head_bytes_before: int
     head_bytes_after: int
+
+    @property
+    def sources(self) -> list[StoredTensor]:
+        """The tensors that will be read."""
+        return [tensor.source for file in self.files for tensor in file.tensors if tensor.source is not None]
 
     @property
     def out_bytes(self) -> int:
@@ -63,14 +67,14 @@ class TrimPlan:
 
 @dataclass(frozen=True)
 class TrimResult:
-    """A finished trim. Bytes are of all heads together; `digests` maps tensor names to the SHA-256 of their bytes."""
+    """A finished trim. Bytes are of all heads together; head_sha256: head tensor -> SHA-256 of its bytes."""
 
     out: Path
     kind: str
     kept_size: int
     head_bytes_before: int
     head_bytes_after: int
-    digests: Mapping[str, str]
+    head_sha256: Mapping[str, str]
 
 
 def trim(
@@ -107,7 +111,6 @@ def plan_trim(drafter: Path, kept: KeptVocabulary, target: Path | None = None) -
         files=_place(understood, heads, maps),
         copies=_copies(understood, target),
         config=_config(understood, kept, present.width),
-        head_names=tuple(tensor.name for cut in heads.values() for tensor in cut),
         head_bytes_before=sum(tensor.nbytes for tensor in main_tensors),
         head_bytes_after=sum(tensor.row_bytes * kept.size for tensor in main_tensors),
     )
@@ -117,22 +120,22 @@ def apply_trim(plan: TrimPlan, out: Path) -> TrimResult:
     """Write a plan into a temporary sibling of `out`, open it afresh, compare every tensor, and rename it."""
     with atomic_directory(out) as folder:
         write_files(folder, plan.files)
-        digests = prove_files(folder, plan.files)
+        head_sha256 = prove_files(folder, plan.files)
         for name, source in plan.copies.items():
             shutil.copyfile(source, folder / name)
         plan.kept.save(folder / KEPT_FILE)
         certificate = birth_certificate(
-            {"kept_size": plan.kept.size}, {"drafter": _digest_of(plan, digests), "kept": plan.kept.hash}
+            {"kept_size": plan.kept.size}, {"drafter": fingerprint(plan.sources), "kept": plan.kept.hash}
         )
         config = dict(plan.config)
         config["vocabtrim"] = {
             "version": certificate["version"],
             "kept_sha256": plan.kept.hash,
-            "head_sha256": {name: digests[name] for name in plan.head_names},
+            "head_sha256": head_sha256,
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(model_card(plan, certificate), encoding="utf-8")
-    return TrimResult(out, plan.kind, plan.kept.size, plan.head_bytes_before, plan.head_bytes_after, digests)
+    return TrimResult(out, plan.kind, plan.kept.size, plan.head_bytes_before, plan.head_bytes_after, head_sha256)
 
 
 def tokenizer_beside(*folders: Path | None) -> TokenizerFacts | None:
@@ -235,9 +238,3 @@ def _config(drafter: Drafter, kept: KeptVocabulary, width: int) -> dict[str, Any
         if isinstance(config.get(nested), dict) and config[nested].get("tie_word_embeddings"):
             config[nested] = {**config[nested], "tie_word_embeddings": False}
     return config
-
-
-def _digest_of(plan: TrimPlan, digests: Mapping[str, str]) -> str:
-    """One hash of the drafter's unchanged tensors, the same whatever container they came in."""
-    unchanged = {name: digest for name, digest in digests.items() if name not in {*plan.head_names, "d2t", "t2d"}}
-    return hashlib.sha256(json.dumps(sorted(unchanged.items())).encode()).hexdigest()

@@ -13,16 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError
 from ..vocabulary.kept import Ids
 from .safetensors_file import in_file_order, read_header, write_header
-from .stored import StoredTensor, write_all
-
-# A float with all exponent bits set is infinite or not a number.
-_EXPONENT_BITS = {"BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000)}
+from .stored import DTYPE_BITS, StoredTensor, nonfinite_element, write_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +91,9 @@ def _write_tensor(out: int, tensor: PlannedTensor) -> None:
 def prove_files(folder: Path, files: Sequence[PlannedFile]) -> dict[str, str]:
     """Open the written files afresh and compare every tensor, bit for bit, with what it was planned from.
 
-    Returns tensor name -> hex SHA-256 of its bytes. Raises CheckpointError at the first difference, and for a head
-    row that holds NaN or infinity: such a row would win or poison every draft.
+    Returns name -> hex SHA-256 of the bytes of every tensor that was cut by rows.
+    Raises CheckpointError at the first difference, and for a head row that holds NaN or infinity: such a row would
+    win or poison every draft.
     """
     pairs = []
     for file in files:
@@ -105,46 +104,45 @@ def prove_files(folder: Path, files: Sequence[PlannedFile]) -> dict[str, str]:
     pairs.sort(key=lambda pair: -pair[0].nbytes)  # the large ones first, so that both threads end together
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         digests = pool.map(lambda pair: _prove_tensor(*pair), pairs)
-        return {planned.name: digest for (planned, _), digest in zip(pairs, digests, strict=True)}
+        return {planned.name: digest for (planned, _), digest in zip(pairs, digests, strict=True) if digest}
 
 
-def _prove_tensor(planned: PlannedTensor, written: StoredTensor) -> str:
+def _prove_tensor(planned: PlannedTensor, written: StoredTensor) -> str | None:
     if (written.dtype, written.shape) != (planned.dtype, planned.shape):
         raise _differs(planned.name, written.path)
-    digest = hashlib.sha256()
     if planned.source is None:
         if written.read() != planned.data:
             raise _differs(planned.name, written.path)
-        return hashlib.sha256(planned.data or b"").hexdigest()
+        return None
+    digest = hashlib.sha256()
     rows_done = 0
     for expected, found in zip_longest(
         planned.source.blocks(planned.rows), written.blocks(), fillvalue=memoryview(b"")
     ):
-        if len(expected) != len(found) or not np.array_equal(_bytes(expected), _bytes(found)):
+        if len(expected) != len(found) or not np.array_equal(_words(expected), _words(found)):
             raise _differs(planned.name, written.path)
         if planned.rows is not None:
             _prove_finite(planned, expected, rows_done)
             rows_done += len(expected) // written.row_bytes
-        digest.update(expected)
-    return digest.hexdigest()
+            digest.update(expected)
+    return digest.hexdigest() if planned.rows is not None else None
 
 
 def _prove_finite(planned: PlannedTensor, block: memoryview, rows_done: int) -> None:
-    if planned.source is None or planned.rows is None or planned.dtype not in _EXPONENT_BITS:
+    position = nonfinite_element(block, planned.dtype)
+    if position is None or planned.source is None or planned.rows is None:
         return
-    dtype, exponent = _EXPONENT_BITS[planned.dtype]
-    bad = (np.frombuffer(block, dtype) & exponent) == exponent
-    if bad.any():
-        row = rows_done + int(np.argmax(bad)) * np.dtype(dtype).itemsize // planned.source.row_bytes
-        raise CheckpointError(
-            f"row {planned.rows[row]} of {planned.source.name} in {planned.source.path} holds NaN or infinity",
-            expected="finite weights",
-            remedy="the head is damaged: fetch it again, or leave that id out",
-        )
+    row = rows_done + position * DTYPE_BITS[planned.dtype] // 8 // planned.source.row_bytes
+    raise CheckpointError(
+        f"row {planned.rows[row]} of {planned.source.name} in {planned.source.path} holds NaN or infinity",
+        expected="finite weights",
+        remedy="the head is damaged: fetch it again, or leave that id out",
+    )
 
 
-def _bytes(block: memoryview) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    return np.frombuffer(block, np.uint8)
+def _words(block: memoryview) -> np.ndarray[Any, np.dtype[Any]]:
+    """The block as wide integers where it divides into them: numpy compares those eight times faster than bytes."""
+    return np.frombuffer(block, np.uint64 if len(block) % 8 == 0 else np.uint8)
 
 
 def _differs(name: str, where: Path) -> CheckpointError:

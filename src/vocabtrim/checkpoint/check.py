@@ -1,0 +1,395 @@
+"""Lint a drafter or a map: every way in which published drafters were seen to fail, one rule each.
+
+Knows layouts, maps and what engines do with them. A problem would make an engine draft wrong ids, load wrong rows or
+refuse the folder; a note is something to know when serving. Unreadable files raise, as everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..calibrate.tokenizer import TokenizerFacts
+from ..errors import UnsupportedError
+from ..vocabulary.dialects import read_pieces
+from ..vocabulary.draft_map import MapPieces, Problem, find_problems
+from ..vocabulary.kept import Ids, KeptVocabulary
+from .head_ids import KEPT_FILE, head_ids, map_problems
+from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, head_of, identify, with_prefix
+from .read import Checkpoint, open_checkpoint
+from .stored import StoredTensor
+from .trim import tokenizer_beside
+
+QUANTIZED_SUFFIXES = ("weight_packed", "qweight", "weight_scale", "weight_scale_inv", "scales", "absmax")
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found. kind: of drafter, or "map"."""
+
+    kind: str
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A drafter under the rules. ids: (rows,) what its rows stand for; None for a full head."""
+
+    drafter: Drafter
+    target: Checkpoint | None
+    tokenizer: TokenizerFacts | None
+    ids: Ids | None
+
+    @property
+    def folder(self) -> Path:
+        return self.drafter.checkpoint.folder
+
+    @property
+    def trimmed(self) -> bool:
+        return self.ids is not None
+
+
+def check(path: str | Path, target: str | Path | None = None) -> CheckReport:
+    """Lint a drafter's folder, or a map of any dialect.
+
+    target: the target's folder; with it the stop ids, the width and, where the head is the target's, every head row
+    are compared. Raises InputError and CheckpointError for files that cannot be read.
+    """
+    path = Path(path)
+    target_checkpoint = None if target is None else open_checkpoint(Path(target))
+    if path.is_dir() and (path / "config.json").exists():
+        return _check_drafter(path, target_checkpoint)
+    return _check_map(path, target_checkpoint)
+
+
+def _check_drafter(path: Path, target: Checkpoint | None) -> CheckReport:
+    try:
+        drafter = identify(open_checkpoint(path), target)
+    except UnsupportedError as error:
+        return CheckReport("unknown", (Problem("kind.refused", error.what, error.remedy),), ())
+    problems = [*map_problems(drafter), *_head_width(drafter)]
+    if any(problem.rule != "map.unsorted" for problem in problems):
+        return CheckReport(drafter.kind, tuple(problems), ())  # rules on rows need a map that can be believed
+    tokenizer = tokenizer_beside(target.folder if target is not None else None, path)
+    subject = _Subject(drafter, target, tokenizer, head_ids(drafter).ids)
+    problems += [problem for rule in _RULES for problem in rule(subject)]
+    notes = tuple(problem for rule in _NOTES for problem in rule(subject))
+    return CheckReport(drafter.kind, tuple(problems), notes)
+
+
+def _check_map(path: Path, target: Checkpoint | None) -> CheckReport:
+    pieces = read_pieces(path)
+    tokenizer = None if target is None else tokenizer_beside(target.folder)
+    if target is not None:
+        pieces = replace(pieces, target_vocab=target.tensor(f"{head_of(target)[0]}.weight").rows)
+    if pieces.offsets is None:
+        pieces = _readable(pieces)
+    problems = find_problems(pieces)
+    if not any(problem.rule in {"map.range", "map.duplicate", "map.length"} for problem in problems):
+        problems += _ids_rules(str(path), pieces.ids, tokenizer)
+    if tokenizer is not None and pieces.tokenizer_hash not in {None, tokenizer.hash}:
+        problems.append(_other_tokenizer(str(path), str(pieces.tokenizer_hash), tokenizer))
+    return CheckReport("map", tuple(problems), tuple(_map_notes(pieces, target)))
+
+
+def _readable(pieces: MapPieces) -> MapPieces:
+    """Offsets or ids, whichever reading is sound; as ids where none is, so that its problems are told."""
+    readings = [replace(pieces, offsets=offsets) for offsets in (True, False)]
+    return next((reading for reading in readings if not find_problems(reading)), readings[1])
+
+
+# The head itself
+
+
+def _head_width(drafter: Drafter) -> Iterator[Problem]:
+    hidden = drafter.checkpoint.setting("hidden_size")
+    for head in drafter.heads:
+        main = head.main
+        packed = main.dtype in {"U8", "I8", "U32", "I32"}  # several weights in one element
+        if hidden and not packed and main.shape[1:] != (hidden,):
+            yield Problem(
+                "head.width",
+                f"{main.name} of {main.path} is {list(main.shape)}: expected rows of the hidden size {hidden}",
+                "the head belongs to another model, or hidden_size is wrong",
+            )
+        if head.rows != drafter.heads[0].rows:
+            yield Problem(
+                "head.rows",
+                f"{main.name} has {head.rows} rows but {drafter.heads[0].main.name} has {drafter.heads[0].rows}",
+                "all heads must be cut to one kept vocabulary: trim the original again",
+            )
+
+
+def _finite(subject: _Subject) -> Iterator[Problem]:
+    for head in subject.drafter.heads:
+        row = head.main.nonfinite_row()
+        if row is not None:
+            token = row if subject.ids is None else int(subject.ids[row])
+            yield Problem(
+                "head.nonfinite",
+                f"row {row} (id {token}) of {head.main.name} in {head.main.path} holds NaN or infinity",
+                "the head is damaged: fetch it again, or trim without that id",
+            )
+
+
+def _as_written(subject: _Subject) -> Iterator[Problem]:
+    """A map belongs to the head it was cut with: the folder's own hashes tell when one was replaced."""
+    written = subject.drafter.checkpoint.config.get("vocabtrim")
+    if not isinstance(written, dict) or subject.ids is None:
+        return
+    for name, digest in written.get("head_sha256", {}).items():
+        tensor = subject.drafter.checkpoint.tensors.get(name)
+        if tensor is None or _sha256(tensor) != digest:
+            yield Problem(
+                "head.changed",
+                f"{name} of {subject.folder} is not the tensor that was cut with this map",
+                "restore the head that was written with the map, or trim the original drafter again",
+            )
+    kept_path = subject.folder / KEPT_FILE
+    kept = KeptVocabulary.load(kept_path) if kept_path.exists() else None
+    if kept is None or kept.hash != written.get("kept_sha256") or not np.array_equal(kept.ids, np.sort(subject.ids)):
+        yield Problem(
+            "map.changed",
+            f"the map of {subject.folder} is not the one its head rows were cut with, so rows stand for wrong ids",
+            "restore the map that was written with the head, or trim the original drafter again",
+        )
+
+
+def _rows_of_target(subject: _Subject) -> Iterator[Problem]:
+    """Where the head is the target's own (EAGLE-1/2, MTP), every kept row must be the target's row of that id."""
+    drafter, target = subject.drafter, subject.target
+    if target is None or subject.ids is None or drafter.kind not in {EAGLE, MTP}:
+        return
+    source = target.tensors.get(f"{head_of(target)[0]}.weight")
+    for head in drafter.heads:
+        main = head.main
+        if source is None or source.dtype != main.dtype or source.shape[1:] != main.shape[1:]:
+            continue  # a cast copy cannot be compared bit for bit
+        row = _first_difference(main, source, subject.ids)
+        if row is not None:
+            yield Problem(
+                "head.rows",
+                f"row {row} of {main.name} in {subject.folder} is not the target's row {subject.ids[row]}, "
+                "which the map says it is",
+                "the map does not belong to this head, or the target is another: trim the original drafter again",
+            )
+
+
+# The ids
+
+
+def _ids_of_subject(subject: _Subject) -> Iterator[Problem]:
+    if subject.ids is not None:
+        yield from _ids_rules(str(subject.folder), subject.ids, subject.tokenizer)
+
+
+def _ids_rules(where: str, ids: Ids, tokenizer: TokenizerFacts | None) -> list[Problem]:
+    if tokenizer is None:
+        return []
+    problems = []
+    present = set(ids.tolist())
+    missing = {token: why for token, why in tokenizer.always_keep.items() if token not in present}
+    stops = sorted(token for token, why in missing.items() if why == "stop token")
+    others = sorted(missing.keys() - set(stops))
+    if stops:
+        problems.append(
+            Problem(
+                "stop.missing",
+                f"{where} lacks the stop ids {stops}: drafts can never end an answer",
+                "trim again without --no-always-keep, with --target",
+            )
+        )
+    if others:
+        problems.append(
+            Problem(
+                "special.missing",
+                f"{where} lacks {len(others)} special tokens of the chat template: {others[:8]}",
+                "trim again without --no-always-keep, with --target",
+            )
+        )
+    padded = ids[ids >= tokenizer.vocab_size]
+    if padded.size:
+        problems.append(
+            Problem(
+                "map.padded-row",
+                f"{where} keeps {padded.size} rows that no token has: id {padded[0]} of a tokenizer with "
+                f"{tokenizer.vocab_size} ids",
+                "choose the ids with the target's own tokenizer",
+            )
+        )
+    return problems
+
+
+def _tokenizer_of_kept(subject: _Subject) -> Iterator[Problem]:
+    kept = subject.folder / KEPT_FILE
+    if subject.tokenizer is None or not kept.exists():
+        return
+    told = read_pieces(kept).tokenizer_hash
+    if told not in {None, subject.tokenizer.hash}:
+        yield _other_tokenizer(str(kept), str(told), subject.tokenizer)
+
+
+def _other_tokenizer(where: str, told: str, tokenizer: TokenizerFacts) -> Problem:
+    return Problem(
+        "tokenizer.other",
+        f"{where} was cut for tokenizer {told[:12]}, but the target's is {tokenizer.hash[:12]}",
+        "count and choose with the target's own tokenizer",
+    )
+
+
+# The config
+
+
+def _draft_vocab_size(subject: _Subject) -> Iterator[Problem]:
+    said = subject.drafter.checkpoint.config.get("draft_vocab_size")
+    rows = subject.drafter.heads[0].rows
+    if said is None and subject.trimmed:
+        yield Problem(
+            "config.draft_vocab_size",
+            f"config.json of {subject.folder} has no draft_vocab_size beside a head of {rows} rows",
+            f"set it to {rows}: SGLang refuses the folder without it, vLLM builds a full head",
+        )
+    elif said is not None and said != rows:
+        yield Problem(
+            "config.draft_vocab_size",
+            f"config.json of {subject.folder} says draft_vocab_size {said}, but the head has {rows} rows",
+            f"set it to {rows}",
+        )
+
+
+def _tied_config(subject: _Subject) -> Iterator[Problem]:
+    checkpoint = subject.drafter.checkpoint
+    if subject.trimmed and checkpoint.setting("tie_word_embeddings", False):
+        yield Problem(
+            "config.tied",
+            f"config.json of {subject.folder} ties the head to the embedding, so an engine loads the full embedding "
+            "over the trimmed head",
+            'set "tie_word_embeddings": false',
+        )
+
+
+def _vocab_size(subject: _Subject) -> Iterator[Problem]:
+    said = subject.drafter.checkpoint.setting("vocab_size")
+    width = subject.target.setting("vocab_size") if subject.target is not None else None
+    if said is not None and width is not None and said != width:
+        yield Problem(
+            "config.vocab_size",
+            f"config.json of {subject.folder} says vocab_size {said}, but the target has {width}",
+            "the drafter belongs to another target; only draft_vocab_size shrinks in a trim",
+        )
+
+
+def _medusa_heads(subject: _Subject) -> Iterator[Problem]:
+    said = subject.drafter.checkpoint.config.get("medusa_num_heads")
+    held = len(subject.drafter.heads)
+    if subject.drafter.kind == MEDUSA and said not in {None, held}:
+        yield Problem(
+            "config.medusa_num_heads",
+            f"config.json of {subject.folder} says medusa_num_heads {said}, but the file holds {held} heads",
+            f"set it to {held} to draft with all of them",
+        )
+
+
+# What to know when serving
+
+
+def _serving_notes(subject: _Subject) -> Iterator[Problem]:
+    if not subject.trimmed:
+        return
+    if subject.drafter.kind in {EAGLE, MTP}:
+        yield Problem(
+            "serve.own-head",
+            "SGLang drops a head in an EAGLE-1/2 or MTP folder and cuts the target's by --speculative-token-map; vLLM "
+            "uses the target's whole head",
+            "write the token map with `vocabtrim convert --to token-map`",
+        )
+    if subject.drafter.kind == INDEPENDENT:
+        yield Problem(
+            "serve.independent",
+            "plain loaders expect as many head rows as vocab_size and refuse this folder",
+            "serve it through an engine that vocabtrim exports to",
+        )
+    if subject.drafter.kind == EAGLE3:
+        yield Problem(
+            "serve.rejection-sampling",
+            "SGLang's --speculative-use-rejection-sampling refuses a trimmed drafter; a token map is ignored for EAGLE-3",
+            "serve it without both",
+        )
+
+
+def _order_note(subject: _Subject) -> Iterator[Problem]:
+    if subject.ids is not None and (np.diff(subject.ids) < 0).any():
+        at = int(np.argmax(np.diff(subject.ids) < 0))
+        yield _unsorted(str(subject.folder), subject.ids, at)
+
+
+def _unsorted(where: str, ids: Ids, at: int) -> Problem:
+    return Problem(
+        "map.unsorted",
+        f"the map of {where} is not ascending: row {at} is id {ids[at]}, row {at + 1} is id {ids[at + 1]}",
+        "SGLang, vLLM and llama.cpp take any order; SpecForge, speculators and EAGLE's own code read a mask and would "
+        "take other rows: trim the drafter again for those",
+    )
+
+
+def _map_notes(pieces: MapPieces, target: Checkpoint | None) -> Iterator[Problem]:
+    ids = pieces.ids
+    if (np.diff(ids) < 0).any() and pieces.mask is None:
+        yield _unsorted(pieces.source, ids, int(np.argmax(np.diff(ids) < 0)))
+    if pieces.dialect != "token-map":
+        return
+    yield Problem(
+        "serve.tensor-parallel",
+        "SGLang cuts the rows of a token map from one shard of the head, out of range with tensor parallelism above 1",
+        "serve it with --tp 1",
+    )
+    if target is None:
+        return
+    head = head_of(target)[0]
+    packed = [suffix for suffix in with_prefix(target.tensors, head) if suffix in QUANTIZED_SUFFIXES]
+    if packed:
+        yield Problem(
+            "serve.quantized-head",
+            f"the target's head is quantized ({head}.{packed[0]}): SGLang cannot index its rows",
+            "use a target with an unquantized head",
+        )
+
+
+_RULES: tuple[Callable[[_Subject], Iterator[Problem]], ...] = (
+    _finite,
+    _as_written,
+    _rows_of_target,
+    _ids_of_subject,
+    _tokenizer_of_kept,
+    _draft_vocab_size,
+    _tied_config,
+    _vocab_size,
+)
+_NOTES = (_order_note, _medusa_heads, _serving_notes)
+
+
+def _sha256(tensor: StoredTensor) -> str:
+    digest = hashlib.sha256()
+    for block in tensor.blocks():
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_difference(head: StoredTensor, source: StoredTensor, ids: Ids) -> int | None:
+    """The first head row that is not the source's row of its id."""
+    done = 0
+    for mine, theirs in zip(head.blocks(), source.blocks(ids), strict=True):
+        if not np.array_equal(np.frombuffer(mine, np.uint8), np.frombuffer(theirs, np.uint8)):
+            rows = [np.frombuffer(block, np.uint8).reshape(-1, head.row_bytes) for block in (mine, theirs)]
+            return done + int(np.argmax((rows[0] != rows[1]).any(axis=1)))
+        done += len(mine) // head.row_bytes
+    return None
