@@ -122,7 +122,7 @@ def choose(
     if not table.basis.total:
         raise InputError("token counts are empty", expected="at least one token", found=0, remedy="count more text")
 
-    ways_out = _ways_out(prior, tokenizer.merge_ordered)
+    ways_out = _ways_out(prior, tokenizer.merge_ordered, available)
     if keep == "auto":
         best = _best_size(table, ranking, multiple)
         size = best if best is not None and table.mbsu(best) > table.mbsu(None) else None
@@ -213,8 +213,10 @@ def _forced(
     return dict(sorted(forced.items()))
 
 
-def _ways_out(prior: bool, merge_ordered: int) -> str:
+def _ways_out(prior: bool, merge_ordered: int, available: Ids | None) -> str:
     more = "keep fewer, count more text, or add counts to fall back on"
+    if available is not None:
+        more = f"the drafter's head was trimmed to {available.size:,} ids before, so {more}"
     if not prior and merge_ordered:
         return f"{more}, or drop --no-prior to continue in the tokenizer's merge order"
     return more if merge_ordered else f"{more}; this tokenizer has no merge order to continue in"
