@@ -197,7 +197,7 @@ def test_auto_takes_the_highest_predicted_mbsu_of_all_multiples() -> None:
     counts, cost = many_ids(0.1), cost_of()
     choice = choose(counts, "auto", cost=cost)
     assert choice.verdict == TRIM and choice.picked is not None
-    best, full = row_of(choice, choice.picked], choice.sizes[-1)
+    best, full = row_of(choice, choice.picked), choice.sizes[-1]
     assert best.mbsu is not None and full.mbsu is not None and best.mbsu > full.mbsu
     for size in range(64, 901, 64):
         row = row_of(choose(counts, size, cost=cost), size)
@@ -224,7 +224,7 @@ def test_the_prediction_by_hand() -> None:
     """Acceptance 0.5 needs block efficiency 1.75 at two drafted tokens; half the held-out tokens leave 0.25."""
     counts = token_counts(source("text", {0: 1, 1: 1}, {0: 50, 1: 50}))
     choice = choose(counts, 1, cost=cost_of(), block_efficiency=1.75, draft_length=2, always_keep=False)
-    kept, full = row_of(choice, 1], choice.sizes[-1)
+    kept, full = row_of(choice, 1), choice.sizes[-1]
     assert (kept.heldout_coverage, full.heldout_coverage) == (0.5, 1.0)
     assert kept.predicted_block_efficiency == pytest.approx(1 + 0.25 + 0.0625)
     assert full.predicted_block_efficiency == pytest.approx(1.75)
