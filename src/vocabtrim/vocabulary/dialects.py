@@ -113,11 +113,10 @@ def _pieces_of_file(path: Path) -> MapPieces:
             remedy="name the file that holds the map",
         )
     story = _story(contents.metadata)
-    told: Dialect | None = story.get("dialect")
+    told: Dialect | None = story.pop("dialect", None)
     if told is None and (contents.beside_weights or "t2d" in vectors):
         told = _with_or_without_t2d(vectors)  # a drafter's own map is made of offsets, whoever wrote it
-    known = {key: story[key] for key in ("target_vocab", "tokenizer_hash") if key in story}
-    return _pieces(path, vectors.get("d2t"), told, vectors.get("t2d"), **known)
+    return _pieces(path, vectors.get("d2t"), told, vectors.get("t2d"), **story)
 
 
 def _pieces_of_bare_vector(path: Path, contents: Contents) -> MapPieces:
@@ -144,9 +143,13 @@ def _story(metadata: Mapping[str, str]) -> dict[str, Any]:
         return {}
     if not isinstance(story, dict) or story.get("dialect") not in DIALECTS:
         return {}
-    told = {"dialect": story["dialect"], "tokenizer_hash": story.get("tokenizer_hash")}
+    told = {"dialect": story["dialect"]}
+    if isinstance(story.get("tokenizer_hash"), str):
+        told["tokenizer_hash"] = story["tokenizer_hash"]
     vocab = story.get("target_vocab")
-    return {**told, "target_vocab": vocab} if isinstance(vocab, int) and 0 < vocab <= MAX_ENTRIES else told
+    if type(vocab) is int and 0 < vocab <= MAX_ENTRIES:
+        told["target_vocab"] = vocab
+    return told
 
 
 def _as_told(pieces: MapPieces, dialect: Dialect) -> MapPieces:

@@ -162,8 +162,9 @@ def _length(pieces: MapPieces, ids: Ids, head_rows: int | None) -> list[Problem]
 def _zero(pieces: MapPieces) -> list[Problem]:
     if not pieces.offsets or pieces.values is None or pieces.values.any() or pieces.values.size < 2:
         return []
-    if pieces.target_vocab == pieces.values.size:
-        return []  # nothing was trimmed: the identity is right
+    meant = pieces.mask is not None and np.array_equal(np.flatnonzero(pieces.mask), np.arange(pieces.values.size))
+    if meant or pieces.target_vocab == pieces.values.size:
+        return []  # the mask says the same, or nothing was trimmed and the identity is right
     return [
         Problem(
             "map.zero",

@@ -59,7 +59,9 @@ class KeptVocabulary:
                 found=f"{self.origin.size}, the largest {self.origin.max(initial=0)}",
                 remedy="choose it again with `vocabtrim choose`",
             )
-        self.ids.setflags(write=False)
+        ids = self.ids.view()  # the caller's own array stays writable
+        ids.setflags(write=False)
+        object.__setattr__(self, "ids", ids)
 
     @property
     def size(self) -> int:
