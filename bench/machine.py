@@ -25,6 +25,15 @@ def certificate(seed: int, packages: tuple[str, ...] = ("numpy", "safetensors"))
     }
 
 
+def peak_bytes() -> int:
+    """Peak resident memory of this process since it was executed.
+
+    Linux's own high-water mark: getrusage's would still hold the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

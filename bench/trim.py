@@ -21,13 +21,13 @@ from pathlib import Path
 
 from machine import certificate
 
-OUT = Path(__file__).parent / "out" / "trim"
+OUT = Path(__file__).resolve().parent / "out" / "trim"
 
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 import vocabtrim.checkpoint.trim as module
+from machine import peak_bytes as peak
 from vocabtrim.vocabulary.kept import KeptVocabulary
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 kept = KeptVocabulary.load(module.Path(sys.argv[2]))
 imported = peak()
 start = time.perf_counter()
@@ -96,7 +96,8 @@ def make_inputs(keep: int, seed: int) -> tuple[Path, Path, Path]:
 
 def run_trim(drafter: Path, kept: Path, target: Path, out: Path) -> tuple[float, int]:
     command = [sys.executable, "-c", _CHILD, str(drafter), str(kept), str(target), str(out)]
-    done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    here = Path(__file__).parent
+    done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=here).stdout)
     return done["seconds"], done["bytes"]
 
 

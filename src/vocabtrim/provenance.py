@@ -84,12 +84,17 @@ def atomic_directory(out: Path) -> Iterator[Path]:
     Raises OutputError when `out` exists (an empty folder is taken over). Checkpoints run to gigabytes, so the bytes
     are not flushed to disk before the rename: the promise holds for a killed process, not for a power cut.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputError(f"output {out} exists already", remedy="choose another --out, or remove it first")
+    refuse_existing(out)
     with _partial_sibling(out) as partial:
         partial.mkdir()
         yield partial
         partial.rename(out)
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise OutputError where `out` holds something; an empty folder does not."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise OutputError(f"output {out} exists already", remedy="choose another --out, or remove it first")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..calibrate.tokenizer import TokenizerFacts
+from ..calibrate.tokenizer import STOP, TokenizerFacts
 from ..errors import UnsupportedError
 from ..vocabulary.dialects import read_pieces
 from ..vocabulary.draft_map import MapPieces, Problem, find_problems
@@ -192,28 +192,29 @@ def _ids_of_subject(subject: _Subject) -> Iterator[Problem]:
         yield from _ids_rules(str(subject.folder), subject.ids, subject.tokenizer)
 
 
+def _missing_specials(subject: _Subject) -> Iterator[Problem]:
+    if subject.ids is None or subject.tokenizer is None:
+        return
+    others = [token for token, why in _missing(subject.ids, subject.tokenizer).items() if why != STOP]
+    if others:
+        yield Problem(
+            "special.missing",
+            f"{subject.folder} never drafts {len(others)} special tokens of the chat template: {others[:8]}",
+            "harmless where the target never writes them",
+        )
+
+
 def _ids_rules(where: str, ids: Ids, tokenizer: TokenizerFacts | None) -> list[Problem]:
     if tokenizer is None:
         return []
     problems = []
-    present = set(ids.tolist())
-    missing = {token: why for token, why in tokenizer.always_keep.items() if token not in present}
-    stops = sorted(token for token, why in missing.items() if why == "stop token")
-    others = sorted(missing.keys() - set(stops))
+    stops = [token for token, why in _missing(ids, tokenizer).items() if why == STOP]
     if stops:
         problems.append(
             Problem(
                 "stop.missing",
-                f"{where} lacks the stop ids {stops}: drafts can never end an answer",
-                "trim again without --no-always-keep, with --target",
-            )
-        )
-    if others:
-        problems.append(
-            Problem(
-                "special.missing",
-                f"{where} lacks {len(others)} special tokens of the chat template: {others[:8]}",
-                "trim again without --no-always-keep, with --target",
+                f"{where} lacks the stop ids {stops}: a draft never ends an answer with them",
+                "trim again with --target and without --no-always-keep",
             )
         )
     padded = ids[ids >= tokenizer.vocab_size]
@@ -227,6 +228,11 @@ def _ids_rules(where: str, ids: Ids, tokenizer: TokenizerFacts | None) -> list[P
             )
         )
     return problems
+
+
+def _missing(ids: Ids, tokenizer: TokenizerFacts) -> dict[int, str]:
+    present = set(ids.tolist())
+    return {token: why for token, why in sorted(tokenizer.always_keep.items()) if token not in present}
 
 
 def _tokenizer_of_kept(subject: _Subject) -> Iterator[Problem]:
@@ -321,7 +327,7 @@ def _serving_notes(subject: _Subject) -> Iterator[Problem]:
     if subject.drafter.kind == EAGLE3:
         yield Problem(
             "serve.rejection-sampling",
-            "SGLang's --speculative-use-rejection-sampling refuses a trimmed drafter; a token map is ignored for EAGLE-3",
+            "SGLang's --speculative-use-rejection-sampling refuses trimmed drafters, and a token map is ignored here",
             "serve it without both",
         )
 
@@ -374,7 +380,7 @@ _RULES: tuple[Callable[[_Subject], Iterator[Problem]], ...] = (
     _tied_config,
     _vocab_size,
 )
-_NOTES = (_order_note, _medusa_heads, _serving_notes)
+_NOTES = (_order_note, _missing_specials, _medusa_heads, _serving_notes)
 
 
 def _sha256(tensor: StoredTensor) -> str:

@@ -143,7 +143,7 @@ def _by_names(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
 
 def _prove_complete(drafter: Drafter) -> None:
     """Matrices that only work together are all there: a checkpoint with a hole would trim without a word."""
-    tensors = drafter.checkpoint.tensors
+    modules = {name.rpartition(".")[0] for name in drafter.checkpoint.tensors}
     needed: list[str] = []
     if drafter.kind in {EAGLE, EAGLE3}:
         blocks = {found[0] for name in drafter.body if (found := re.match(r"(model\.)?(midlayer|layers\.\d+)", name))}
@@ -152,11 +152,11 @@ def _prove_complete(drafter: Drafter) -> None:
         parent, _, matrix = name.removesuffix(".weight").rpartition(".")
         needed += [f"{parent}.{other}" for other in _TOGETHER.get(matrix, ())]
     for prefix in needed:
-        if not with_prefix(tensors, prefix):
+        if prefix not in modules:
             raise CheckpointError(
                 f"{drafter.checkpoint.folder} is no whole {drafter.kind} drafter",
                 expected=f"{prefix}.weight",
-                found=f"{len(tensors)} tensors without it",
+                found=f"{len(drafter.checkpoint.tensors)} tensors without it",
                 remedy="the checkpoint is incomplete: fetch it again",
             )
 
@@ -189,7 +189,8 @@ def head_of(checkpoint: Checkpoint) -> tuple[str, bool]:
 def _independent(checkpoint: Checkpoint) -> Drafter:
     source, tied = head_of(checkpoint)
     layers = checkpoint.setting("num_hidden_layers", 0)
-    missing = [layer for layer in range(layers) if not any(f".{layer}." in name for name in checkpoint.tensors)]
+    present = {int(part) for name in checkpoint.tensors for part in name.split(".") if part.isdigit()}
+    missing = sorted(set(range(layers)) - present)
     # A causal LM's tensors stand below its base model; EAGLE's drafters are the only ones whose layers do not.
     if missing or any(name.startswith("layers.") for name in checkpoint.tensors):
         raise CheckpointError(

@@ -1,0 +1,44 @@
+"""`vocabtrim check`: lint a drafter or a map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .screen import Json, print_json
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="A drafter's folder, or a map of any dialect.")],
+    *,
+    target: Annotated[Path | None, typer.Option(help="The target's folder, for stop ids, width and head rows.")] = None,
+    json: Json = False,
+) -> None:
+    """Find what would make an engine draft wrong ids, load wrong rows or refuse a drafter.
+
+    Exit 0 when nothing is wrong, 1 when something is; notes do not count.
+
+    Example: vocabtrim check trimmed/ --target Llama-3.1-8B-Instruct/
+    """
+    from ..checkpoint.check import check as check_path
+
+    report = check_path(path, target)
+    if json:
+        print_json(
+            {
+                "ok": report.ok,
+                "kind": report.kind,
+                "problems": [problem._asdict() for problem in report.problems],
+                "notes": [note._asdict() for note in report.notes],
+            }
+        )
+    else:
+        for problem in report.problems:
+            print(f"{problem.rule}: {problem.message}; {problem.remedy}")
+        for note in report.notes:
+            print(f"note, {note.rule}: {note.message}; {note.remedy}")
+        print(f"{path}: {report.kind}, {'sound' if report.ok else f'{len(report.problems)} problems'}")
+    if not report.ok:
+        raise typer.Exit(1)
