@@ -13,11 +13,10 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+import hostile
 from vocabtrim.errors import InputError
 from vocabtrim.vocabulary import containers
 from vocabtrim.vocabulary.containers import BARE, read_contents
-
-from .. import hostile
 
 Maker = Callable[[Path], Path]
 
