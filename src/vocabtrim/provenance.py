@@ -72,6 +72,7 @@ def atomic_file(out: Path) -> Iterator[Path]:
     """
     with _partial_sibling(out) as partial:
         yield partial
+        partial.chmod(0o666 & ~_umask())  # safetensors makes its files readable by their owner alone
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.rename(out)
@@ -115,6 +116,12 @@ def _partial_sibling(out: Path) -> Iterator[Path]:
             found=error.strerror or str(error),
             remedy="free space or fix permissions there, or choose another --out; nothing was left behind",
         ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -101,6 +101,7 @@ class KeptVocabulary:
         """
         remedy = "pass the file that `vocabtrim choose` or `vocabtrim convert` wrote"
         try:
+            path.open("rb").close()  # the library calls a file that may not be read missing
             with safe_open(path, framework="np") as file:
                 story = json.loads((file.metadata() or {})["vocabtrim"])
                 kept = cls(
