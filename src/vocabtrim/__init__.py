@@ -11,6 +11,7 @@ from typing import Any
 _HOME = {
     "VocabTrimError": "errors",
     "TokenCounts": "calibrate.counts",
+    "count": "calibrate.count",
     "merge": "calibrate.counts",
     "KeptVocabulary": "vocabulary.kept",
     "choose": "vocabulary.choose_size",

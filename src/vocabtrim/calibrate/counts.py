@@ -76,6 +76,11 @@ class SourceCounts:
         """Tokens counted, held-out ones included."""
         return int(self.counts.sum() + self.heldout.sum())
 
+    @property
+    def distinct(self) -> int:
+        """How many different ids were seen, held-out ones included."""
+        return int(np.count_nonzero(self.counts + self.heldout))
+
 
 @dataclass(frozen=True, eq=False)
 class TokenCounts:
@@ -296,11 +301,12 @@ def _add_source(merged: dict[str, SourceCounts], source: SourceCounts) -> None:
     while (there := merged.get(name)) is not None:
         if there.origin == source.origin and there.details.get("argument") == source.details.get("argument"):
             parts = [*there.details.get("parts", [dict(there.details)]), dict(source.details)]
+            documents = sum(part.get("documents", 0) for part in parts)
             merged[name] = replace(
                 there,
                 counts=there.counts + source.counts,
                 heldout=there.heldout + source.heldout,
-                details={"argument": source.details.get("argument"), "parts": parts},
+                details={"argument": source.details.get("argument"), "documents": documents, "parts": parts},
             )
             return
         number += 1

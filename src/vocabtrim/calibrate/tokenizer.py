@@ -73,22 +73,53 @@ class TokenizerFacts:
     always_keep: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class OpenTokenizer:
+    """A tokenizer read once: its facts, the library's object, what the file says, and the folder of its companions."""
+
+    facts: TokenizerFacts
+    tokenizer: Tokenizer
+    json: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def added(self) -> dict[int, str]:
+        """Added tokens (special ones and others), id -> content."""
+        return {token_id: token.content for token_id, token in self.tokenizer.get_added_tokens_decoder().items()}
+
+
 def load_tokenizer(path: Path | str) -> Tokenizer:
     """The `tokenizers.Tokenizer` of a folder, a `tokenizer.json`, or a hub id.
 
     A hub id ("owner/name") is asked for only where no such local path exists. Truncation and padding that the file
     may ask for are switched off. Raises InputError when there is no tokenizer or the file is broken.
     """
-    from tokenizers import Tokenizer
+    return _load(find_tokenizer(path))
 
+
+def tokenizer_facts(path: Path | str) -> TokenizerFacts:
+    """Read the facts of a tokenizer; `path` as for `load_tokenizer`.
+
+    Stop ids come from the `eos_token` of tokenizer_config.json and the `eos_token_id` of generation_config.json and
+    config.json, as far as they are there; without a generation config also from the names of well-known stop tokens.
+    An id that the tokenizer does not have is left out.
+    """
+    return open_tokenizer(path).facts
+
+
+def open_tokenizer(path: Path | str) -> OpenTokenizer:
+    """Load a tokenizer and its facts in one go; `path` as for `load_tokenizer`."""
     file = find_tokenizer(path)
-    try:
-        tokenizer: Tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception
-        raise InputError(f"{file} is no tokenizer", found=error, remedy="download it again") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    tokenizer, said = _load(file), json.loads(file.read_bytes())
+    token_of = {token_id: token for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()}
+    added = {token_id: token.content for token_id, token in tokenizer.get_added_tokens_decoder().items()}
+    facts = TokenizerFacts(
+        hash=_hash(token_of),
+        vocab_size=max(token_of, default=-1) + 1,
+        merge_ordered=_merge_ordered(said, set(added)),
+        always_keep=_always_keep(file.parent, token_of, added),
+    )
+    return OpenTokenizer(facts, tokenizer, said, file.parent)
 
 
 def find_tokenizer(path: Path | str) -> Path:
@@ -109,6 +140,29 @@ def find_tokenizer(path: Path | str) -> Path:
     return file
 
 
+def chat_templates(folder: Path) -> list[str]:
+    """The chat templates that lie beside a tokenizer; empty for most base models."""
+    return list(_templates(folder, _read_json(folder / "tokenizer_config.json")))
+
+
+def eos_token(folder: Path) -> str | None:
+    """The end-of-sequence token that the tokenizer's config names."""
+    found = _read_json(folder / "tokenizer_config.json").get("eos_token")
+    return _content(found) if found else None
+
+
+def _load(file: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"{file} is no tokenizer", found=error, remedy="download it again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 def _fetch(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -120,25 +174,6 @@ def _fetch(hub_id: str) -> Path:
             found=str(error).strip().partition("\n")[0],
             remedy="check --tokenizer, or pass a folder that holds tokenizer.json",
         ) from error
-
-
-def tokenizer_facts(path: Path | str) -> TokenizerFacts:
-    """Read the facts of a tokenizer; `path` as for `load_tokenizer`.
-
-    Stop ids come from the `eos_token` of tokenizer_config.json and the `eos_token_id` of generation_config.json and
-    config.json, as far as they are there; without a generation config also from the names of well-known stop tokens.
-    An id that the tokenizer does not have is left out.
-    """
-    file = find_tokenizer(path)
-    tokenizer = load_tokenizer(file)
-    token_of = {token_id: token for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()}
-    added = {token_id: token.content for token_id, token in tokenizer.get_added_tokens_decoder().items()}
-    return TokenizerFacts(
-        hash=_hash(token_of),
-        vocab_size=max(token_of, default=-1) + 1,
-        merge_ordered=_merge_ordered(json.loads(file.read_bytes()), set(added)),
-        always_keep=_always_keep(file.parent, token_of, added),
-    )
 
 
 def _hash(token_of: Mapping[int, str]) -> str:

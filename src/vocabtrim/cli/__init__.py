@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from . import choose, convert
+from . import choose, convert, count, merge
 from .screen import run
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 
 # In pipeline order: app.command()(verb.verb), one line per verb.
+app.command()(count.count)
+app.command()(merge.merge)
 app.command()(choose.choose)
 app.command()(convert.convert)
 

@@ -1,0 +1,92 @@
+"""Plain text as documents: runs of lines of a few kB, cut where no tokenizer in use would notice.
+
+Knows bytes and whitespace; knows nothing of records, chats or tokens.
+
+Where a cut is made. Byte-level pre-tokenizers end a piece at the last newline of a run of whitespace, so that text
+cut after that newline gives the same ids in two parts as in one (Llama 3, Qwen, o200k). GPT-2's pattern gives the
+last whitespace character to the following word, so there the cut is exact only where one newline stands between two
+words, or one space follows the newline. Such a place is looked for first, between 4 and 8 kB; then any line that is
+followed by a line with something on it, up to 64 kB. An endless line is cut at its last space before that, and
+at a character where it has none: that may change one token in 64 kB.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterator
+from io import BufferedReader
+
+from .streams import BLOCK
+
+SHORTEST = 4 << 10
+COMFORTABLE = 8 << 10
+LONGEST = 64 << 10
+
+# Whitespace as the patterns' \s means it, in UTF-8: beyond the ASCII range, then all of it.
+_WIDE_SPACE = rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80"
+_AFTER_A_WORD = rb"(?<![\t-\r ])(?<!\xc2[\x85\xa0])(?<!\xe2[\x80\x81][\x80-\xaf])(?<!\xe1\x9a\x80)(?<!\xe3\x80\x80)"
+_BEFORE_A_WORD = rb"(?![\t-\r ]|" + _WIDE_SPACE + rb")(?=[^\n])"
+_EXACT = re.compile(_AFTER_A_WORD + rb"\n" + _BEFORE_A_WORD + rb"|\n(?= " + _BEFORE_A_WORD + rb")")
+_LINE_END = re.compile(rb"\n(?=(?:[\t\v\f ]|" + _WIDE_SPACE + rb")*" + _BEFORE_A_WORD + rb")")
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
+
+OnInvalid = Callable[[int], None]
+
+
+def text_documents(stream: BufferedReader, on_invalid: OnInvalid) -> Iterator[str]:
+    """Yield the documents of a UTF-8 text; joined, they are the text (less its byte order mark and invalid lines).
+
+    on_invalid: called with the number of each line (from 1) that is no UTF-8; the line is left out.
+    """
+    line = 1
+    for part in _parts(stream):
+        try:
+            document = part.decode()
+        except UnicodeDecodeError:
+            document = "".join(_valid_lines(part, line, on_invalid))
+        line += part.count(b"\n")
+        if document:
+            yield document
+
+
+def _parts(stream: BufferedReader) -> Iterator[bytes]:
+    rest = stream.read(BLOCK).removeprefix(codecs.BOM_UTF8)
+    while block := stream.read(BLOCK):
+        rest += block
+        start = 0
+        while len(rest) - start > 2 * LONGEST:  # enough in sight to cut as if the whole text were there
+            end = _cut(rest, start)
+            yield rest[start:end]
+            start = end
+        rest = rest[start:]
+    start = 0
+    while start < len(rest):
+        end = _cut(rest, start)
+        yield rest[start:end]
+        start = end
+
+
+def _cut(text: bytes, start: int) -> int:
+    """Where the document that begins at `start` ends."""
+    earliest, latest = start + SHORTEST, start + LONGEST
+    if len(text) <= earliest:
+        return len(text)
+    place = _EXACT.search(text, earliest, start + COMFORTABLE) or _LINE_END.search(text, earliest, latest)
+    if place:
+        return place.start() + 1
+    if len(text) <= latest:
+        return len(text)
+    if (space := text.rfind(b" ", earliest, latest)) > 0:
+        return space
+    while 0x80 <= text[latest] < 0xC0 and latest > start + LONGEST - 4:  # inside a character
+        latest -= 1
+    return latest
+
+
+def _valid_lines(part: bytes, first_line: int, on_invalid: OnInvalid) -> Iterator[str]:
+    for number, line in enumerate(_LINE.findall(part), first_line):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            on_invalid(number)
