@@ -6,7 +6,7 @@ Takes single and sharded safetensors and torch files under all their published n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,15 +143,16 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _prove_index_kept(path: Path, folder: Path, tensors: Iterable[str]) -> None:
-    """Every tensor that the index promises is there."""
+def _prove_index_kept(path: Path, folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Every tensor that the index promises is in the file it names."""
     index = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
     if path.is_file() or index is None or not index.name.endswith(".index.json"):
         return
-    missing = sorted(set(_weight_map(index)) - set(tensors))
-    if missing:
-        raise CheckpointError(
-            f"{len(missing)} tensors that {index} names are in none of its files",
-            found=f"{missing[0]} missing",
-            remedy="the checkpoint is incomplete: fetch it again",
-        )
+    for name, file in sorted(_weight_map(index).items()):
+        if name not in tensors or tensors[name].path.name != file:
+            raise CheckpointError(
+                f"{index} does not fit its shards",
+                expected=f"tensor {name} in {file}",
+                found=f"it in {tensors[name].path.name}" if name in tensors else "it in none",
+                remedy="the checkpoint is incomplete: fetch it again",
+            )

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from . import choose, convert, count, merge
+from . import check, choose, convert, count, inspect, merge
 from .screen import run
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.command()(count.count)
 app.command()(merge.merge)
 app.command()(choose.choose)
+app.command()(inspect.inspect)
+app.command()(check.check)
 app.command()(convert.convert)
 
 
