@@ -14,11 +14,15 @@ _HOME = {
     "count": "calibrate.count",
     "merge": "calibrate.counts",
     "KeptVocabulary": "vocabulary.kept",
-    "choose": "vocabulary.choose_size",
+    "choose": "job",
     "Choice": "vocabulary.choose_size",
     "read_map": "vocabulary.dialects",
     "convert": "vocabulary.dialects",
     "Cost": "cost",
+    "inspect": "checkpoint.inspect",
+    "trim": "checkpoint.trim",
+    "check": "checkpoint.check",
+    "calibrate_and_trim": "job",
 }
 
 __all__ = list(_HOME)

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from . import check, choose, convert, count, inspect, merge
+from . import check, choose, convert, count, inspect, merge, trim
 from .screen import run
 
 app = typer.Typer(
@@ -21,7 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# In pipeline order: app.command()(verb.verb), one line per verb.
+# The main job, then its stages in pipeline order.
+app.command()(trim.trim)
 app.command()(count.count)
 app.command()(merge.merge)
 app.command()(choose.choose)

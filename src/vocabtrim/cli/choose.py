@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, UnsafeError
+from ..errors import UnsafeError
 from .screen import Json, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -52,23 +52,14 @@ def choose(
 
     Example: vocabtrim choose answers.st web.st --drafter eagle/ --target llama/ --out kept.safetensors
     """
-    from ..calibrate.counts import TokenCounts
-    from ..calibrate.tokenizer import tokenizer_facts
+    from ..job import choose as choose_ids
     from ..vocabulary import choose_size
 
-    if drafter is not None and target is None:
-        raise InputError("a drafter's cost is measured beside its target's", remedy="pass --target with --drafter")
-    cost = available = None
-    if drafter is not None and target is not None:
-        from ..checkpoint.costs import available_ids, drafter_cost
-
-        cost, available = drafter_cost(drafter, target), available_ids(drafter, target)
-    choice = choose_size.choose(
-        [TokenCounts.load(path) for path in counts],
+    choice = choose_ids(
+        counts,
         choose_size.parse_keep(keep),
-        cost=cost,
-        target=None if target is None else tokenizer_facts(target),
-        available=available,
+        drafter=drafter,
+        target=target,
         multiple=multiple,
         prior=prior,
         always_keep=not no_always_keep,
@@ -85,10 +76,12 @@ def choose(
     if json:
         print_json({**choice.as_dict(), "out": written})
     else:
-        _print(choice, written)
+        print_choice(choice)
+        print(f"Wrote {written}." if written else "Nothing was written.")
 
 
-def _print(choice: Choice, written: str | None) -> None:
+def print_choice(choice: Choice) -> None:
+    """The table by kept size and the verdict with its grounds; for choose and trim alike."""
     with_cost = choice.sizes[-1].mbsu is not None
     columns = ["kept ids", "in-sample", "held-out"]
     if with_cost:
@@ -112,7 +105,7 @@ def _print(choice: Choice, written: str | None) -> None:
     if choice.kept is not None:
         origins = ", ".join(f"{number:,} by {name}" for name, number in choice.kept.by_origin().items() if number)
         print(f"Where the {choice.kept.size:,} ids come from: {origins}.")
-    print(f"Verdict: {choice.verdict}. {choice.reason}. {f'Wrote {written}' if written else 'Nothing was written'}.")
+    print(f"Verdict: {choice.verdict}. {choice.reason}.")
 
 
 def _cells(row: SizeRow, choice: Choice, with_cost: bool) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,7 @@ import typer
 from .screen import Json, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from ..calibrate.count import Progress
+    from ..calibrate.count import OnProgress, Progress
     from ..calibrate.counts import SourceCounts, TokenCounts
 
 
@@ -45,21 +47,8 @@ def count(
 
     Example: vocabtrim count answers.jsonl raw:wiki/*.txt --tokenizer Llama-3.2-3B-Instruct --out counts.safetensors
     """
-    if workers is not None:
-        os.environ.setdefault("RAYON_NUM_THREADS", str(workers))  # the threads of `tokenizers`, set before it is loaded
-    from ..calibrate.count import count as count_tokens
-
-    with progress_bar() as bar:
-        task = bar.add_task("counting", total=None)
-
-        def show(progress: Progress) -> None:
-            rate = progress.tokens / max(progress.seconds, 1e-9)
-            bar.update(
-                task,
-                total=progress.bytes_known or None,
-                completed=progress.bytes_read,
-                description=f"counting, {rate / 1e6:.1f}M tokens/s",
-            )
+    with counting(workers) as on_progress:
+        from ..calibrate.count import count as count_tokens
 
         counts = count_tokens(
             sources,
@@ -72,7 +61,7 @@ def count(
             heldout=heldout,
             workers=workers,
             strict=strict,
-            on_progress=show,
+            on_progress=on_progress,
         )
     counts.save(out)
     if json:
@@ -80,6 +69,26 @@ def count(
     else:
         print_counts(counts)
         print(f"\nwrote {out}")
+
+
+@contextmanager
+def counting(workers: int | None) -> Iterator[OnProgress]:
+    """A progress bar for `count`, and the number of threads told to the library that tokenises."""
+    if workers is not None:
+        os.environ.setdefault("RAYON_NUM_THREADS", str(workers))  # read once, when `tokenizers` is loaded
+    with progress_bar() as bar:
+        task = bar.add_task("counting", total=None)
+
+        def show(progress: Progress) -> None:
+            rate = progress.tokens / max(progress.seconds, 1e-9)
+            bar.update(
+                task,
+                total=progress.bytes_known or None,
+                completed=progress.bytes_read,
+                description=f"counting, {rate / 1e6:.1f}M tokens/s",
+            )
+
+        yield show
 
 
 def as_object(counts: TokenCounts) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""The main job: calibration text in, a trimmed and checked drafter out.
+
+Puts the stages in order and hands each its inputs; every step is another module's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .calibrate.count import count
+from .calibrate.counts import TokenCounts
+from .checkpoint.check import CheckReport, check
+from .checkpoint.costs import available_ids, drafter_cost
+from .checkpoint.trim import TrimPlan, TrimResult, apply_trim, plan_trim, tokenizer_beside
+from .errors import InputError, UnsafeError
+from .hub import local_folder
+from .provenance import refuse_existing
+from .vocabulary import choose_size
+from .vocabulary.choose_size import Choice
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What the main job did.
+
+    counts: the primary first. plan: None where the verdict is not to trim. result, report: None for a dry run too.
+    """
+
+    counts: tuple[TokenCounts, ...]
+    choice: Choice
+    plan: TrimPlan | None
+    result: TrimResult | None
+    report: CheckReport | None
+
+
+def calibrate_and_trim(
+    drafter: str | Path,
+    *,
+    target: str | Path,
+    calibrate: Sequence[str | Path],
+    out: str | Path,
+    keep: int | float | str = "auto",
+    tokenizer: str | Path | None = None,
+    dry_run: bool = False,
+    strict: bool = False,
+    count_options: Mapping[str, Any] | None = None,
+    choose_options: Mapping[str, Any] | None = None,
+) -> Job:
+    """Count, choose, trim and check, in that order.
+
+    drafter, target: local folders or hub ids. calibrate: sources of text, or counts files; the first is the primary,
+    the others are asked in their order about ids it never saw. tokenizer: the target's own by default.
+    keep: as in `choose`. dry_run: plan, and write nothing. strict: refuse a trim that is predicted to lose.
+    count_options, choose_options: passed on to `count` and `choose`.
+    Raises VocabTrimError kinds; nothing is written before everything fits.
+    """
+    refuse_existing(Path(out))
+    drafter, target = local_folder(drafter), local_folder(target)
+    counts = tuple(_counted(source, tokenizer or target, count_options or {}) for source in calibrate)
+    choice = choose(counts, keep, drafter=drafter, target=target, **(choose_options or {}))
+    if strict and choice.verdict in {choose_size.DO_NOT_TRIM, choose_size.LOSING}:
+        raise UnsafeError(choice.reason, remedy="serve the drafter as it is; nothing was written")
+    if choice.kept is None:
+        return Job(counts, choice, None, None, None)
+    plan = plan_trim(drafter, choice.kept, target)
+    if dry_run:
+        return Job(counts, choice, plan, None, None)
+    result = apply_trim(plan, Path(out))
+    return Job(counts, choice, plan, result, check(result.out, target))
+
+
+def choose(
+    counts: TokenCounts | str | Path | Sequence[TokenCounts | str | Path],
+    keep: int | float | str = "auto",
+    *,
+    drafter: str | Path | None = None,
+    target: str | Path | None = None,
+    **options: Any,
+) -> Choice:
+    """Choose the ids to keep, for a drafter and a target by their folders: cost, ids its head has, stop ids.
+
+    counts: TokenCounts or counts files, the primary first. options: those of `vocabulary.choose_size.choose`.
+    """
+    several = counts if isinstance(counts, Sequence) and not isinstance(counts, str) else [counts]
+    loaded = [part if isinstance(part, TokenCounts) else TokenCounts.load(Path(part)) for part in several]
+    target = None if target is None else local_folder(target)
+    if drafter is not None:
+        if target is None:
+            raise InputError("a drafter's cost is measured beside its target's", remedy="pass --target with --drafter")
+        drafter = local_folder(drafter)
+        options["cost"], options["available"] = drafter_cost(drafter, target), available_ids(drafter, target)
+    return choose_size.choose(loaded, keep, target=tokenizer_beside(target), **options)
+
+
+def _counted(source: str | Path, tokenizer: str | Path, options: Mapping[str, Any]) -> TokenCounts:
+    if Path(source).suffix == ".safetensors":
+        return TokenCounts.load(Path(source))
+    return count([str(source)], tokenizer=tokenizer, **options)
