@@ -6,22 +6,36 @@ Only typer is imported here; a verb imports what it needs when it runs, so that 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from . import check, choose, convert, count, inspect, merge, trim
-from .screen import run
+from . import check, choose, convert, count, demo, inspect, merge, trim
+from .screen import print_version, run
 
 app = typer.Typer(
     name="vocabtrim",
-    help="Make a speculative-decoding drafter cheaper: keep only the LM-head rows that the target really uses.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-# The main job, then its stages in pipeline order.
+
+@app.callback(epilog="With --debug, anywhere on the line, an error shows its traceback.")
+def vocabtrim(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
+    """Make a speculative-decoding drafter cheaper: keep only the LM-head rows that the target really uses.
+
+    Nothing is trained and the output does not change. Start with: vocabtrim demo
+    """
+
+
+# The demo, the main job, then its stages in pipeline order.
+app.command()(demo.demo)
 app.command()(trim.trim)
 app.command()(count.count)
 app.command()(merge.merge)

@@ -53,6 +53,15 @@ def _one_line(error: BaseException) -> str:
     return str(error)
 
 
+def print_version(wanted: bool) -> None:
+    """`--version`: the version of the installed package."""
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"vocabtrim {version('vocabtrim')}")
+        raise typer.Exit
+
+
 def print_json(result: Any) -> None:
     """The one object of `--json`, on one line."""
     print(json.dumps(result, ensure_ascii=False))
