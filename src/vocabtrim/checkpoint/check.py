@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..calibrate.tokenizer import STOP, TokenizerFacts
-from ..errors import UnsupportedError
+from ..errors import InputError, UnsupportedError
 from ..vocabulary.dialects import read_pieces
 from ..vocabulary.draft_map import MapPieces, Problem, find_problems
 from ..vocabulary.kept import Ids, KeptVocabulary
@@ -65,6 +65,8 @@ def check(path: str | Path, target: str | Path | None = None) -> CheckReport:
     are compared. Raises InputError and CheckpointError for files that cannot be read.
     """
     path = Path(path)
+    if not path.exists():
+        raise InputError(f"nothing to check at {path}", remedy="pass a drafter's folder or a map's file")
     target_checkpoint = None if target is None else open_checkpoint(Path(target))
     if path.is_dir() and (path / "config.json").exists():
         return _check_drafter(path, target_checkpoint)
