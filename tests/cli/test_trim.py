@@ -1,0 +1,98 @@
+"""`vocabtrim trim` and `demo` from the command line, on the built-in models: text in, a checked drafter out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from vocabtrim.testbed.builtin import BUILTIN, write_builtin
+from vocabtrim.vocabulary.kept import KeptVocabulary
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_builtin(tmp_path_factory.mktemp("builtin") / "models")
+
+
+def arguments(models: Path, drafter: str, out: Path) -> list[object]:
+    calibrate = ["--calibrate", f"target-generated:{models / 'chat.jsonl'}", "--calibrate", models / "text.txt"]
+    return ["trim", models / drafter, "--target", models / "target", *calibrate, "--out", out]
+
+
+@pytest.mark.parametrize("drafter", ["independent", "eagle", "eagle3", "medusa", "mtp"])
+def test_text_in_a_checked_drafter_out(drafter: str, models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    run = vocabtrim(*arguments(models, drafter, tmp_path / "out"), "--json")
+    assert run.code == 0, run.err
+    told = run.json
+    assert told["verdict"] == "trim" and told["out"] == str(tmp_path / "out") and told["check"]["ok"]
+    kept = KeptVocabulary.load(tmp_path / "out" / "kept.safetensors")
+    assert told["kept_size"] == kept.size and kept.size % 64 == 0
+    assert told["head_bytes_after"] * told["choice"]["sizes"][-1]["kept_size"] == told["head_bytes_before"] * kept.size
+    assert set(BUILTIN.eos) <= set(kept.ids.tolist())
+    assert kept.ids.max() < BUILTIN.vocab  # rows that pad the head are never kept
+    assert vocabtrim("check", tmp_path / "out", "--target", models / "target").code == 0
+
+
+def test_the_kept_rows_are_the_targets_own(models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    """Opened by the safetensors library: row i of the trimmed head is the target's row kept_ids[i]."""
+    assert vocabtrim(*arguments(models, "eagle", tmp_path / "out"), "--keep", "700").code == 0
+    with safe_open(tmp_path / "out" / "kept.safetensors", "pt") as file:
+        ids = file.get_tensor("kept_ids")
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        head = file.get_tensor("lm_head.weight")
+    with safe_open(models / "target" / "model.safetensors", "pt") as file:
+        assert torch.equal(head, file.get_tensor("lm_head.weight")[ids])
+    assert ids.shape == (700,)
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    run = vocabtrim(*arguments(models, "medusa", tmp_path / "out"), "--dry-run")
+    assert run.code == 0 and "what is cut" in run.out and "0.1.weight" in run.out and "Nothing was written." in run.out
+    assert list(tmp_path.iterdir()) == []
+    told = vocabtrim(*arguments(models, "medusa", tmp_path / "out"), "--dry-run", "--json").json
+    assert told["dry_run"] and told["out"] is None and told["head_bytes_after"] < told["head_bytes_before"]
+
+
+def test_a_losing_trim_is_written_with_its_verdict_and_refused_under_strict(
+    models: Path, tmp_path: Path, vocabtrim: Any
+) -> None:
+    """40 of 16,448 ids cover little: each draft step gets cheap, and next to nothing is accepted."""
+    cheap = [*arguments(models, "independent", tmp_path / "out"), "--keep", "40", "--draft-length", "1"]
+    refused = vocabtrim(*cheap, "--block-efficiency", "1.95", "--strict")
+    assert refused.code == 1 and "nothing was written" in refused.err and not (tmp_path / "out").exists()
+    run = vocabtrim(*cheap, "--block-efficiency", "1.95", "--json")
+    assert run.code == 0 and run.json["verdict"] == "losing trim" and (tmp_path / "out").exists()
+
+
+def test_counts_files_serve_as_calibration(models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    """Counting apart and handing the file over gives the same ids as handing the text over."""
+    counts = tmp_path / "counts.safetensors"
+    assert vocabtrim("count", models / "chat.jsonl", "--tokenizer", models / "target", "--out", counts).code == 0
+    common = ["trim", models / "eagle3", "--target", models / "target", "--keep", "900"]
+    assert vocabtrim(*common, "--calibrate", counts, "--out", tmp_path / "a").code == 0
+    assert vocabtrim(*common, "--calibrate", models / "chat.jsonl", "--out", tmp_path / "b").code == 0
+    kept = [KeptVocabulary.load(tmp_path / out / "kept.safetensors").ids for out in "ab"]
+    assert np.array_equal(*kept)
+
+
+def test_ids_that_the_first_source_never_saw_come_from_the_second(models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    told = vocabtrim(*arguments(models, "eagle", tmp_path / "out"), "--keep", "6000", "--json").json
+    origins = told["choice"]["origins"]
+    assert list(origins) == ["always-keep", "chat.jsonl", "text.txt", "merge order"]
+    assert origins["text.txt"] > 0 and origins["merge order"] > 0 and sum(origins.values()) == 6000
+
+
+def test_demo_trims_every_kind_and_keeps_nothing_unless_told(tmp_path: Path, vocabtrim: Any) -> None:
+    run = vocabtrim("demo", "--out", tmp_path / "demo", "--json")
+    assert run.code == 0, run.err
+    trims = run.json["trims"]
+    assert [trim["kind"] for trim in trims] == ["independent", "EAGLE-1/2", "EAGLE-3", "Medusa", "MTP"]
+    assert all(trim["ok"] and trim["head_bytes_after"] < trim["head_bytes_before"] / 2 for trim in trims)
+    token_map = torch.load(tmp_path / "demo" / "trimmed" / "eagle.token-map.pt", weights_only=True)
+    kept = KeptVocabulary.load(tmp_path / "demo" / "trimmed" / "eagle" / "kept.safetensors")
+    assert torch.as_tensor(token_map).tolist() == kept.ids.tolist()
