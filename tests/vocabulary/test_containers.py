@@ -70,6 +70,12 @@ def test_bad_torch_files_are_refused_and_run_nothing(make: Maker, tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["map.pt"]
 
 
+def test_a_compressed_file_is_refused_before_it_unfolds(tmp_path: Path) -> None:
+    """torch itself unpacks a compressed pickle, however large; nothing of the file may reach it."""
+    with pytest.raises(InputError, match="expected stored entries, as torch writes them, found compressed ones"):
+        read_contents(hostile.compressed_bin(tmp_path / "map.pt"), ("d2t",))
+
+
 def test_a_pickle_that_would_run_code_is_named_as_one(tmp_path: Path) -> None:
     path = hostile.running_pickle(tmp_path / "map.pt")
     with pytest.raises(InputError, match=r"could run code.*found io.open|could run code.*found \S*open") as caught:

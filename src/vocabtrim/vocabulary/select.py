@@ -70,7 +70,7 @@ def rank(
     """
     target_vocab = sources[0][1].size
     allowed = _mask(target_vocab, np.arange(target_vocab) if available is None else available)
-    forced = _mask(target_vocab, _proven_ids(always_keep, target_vocab)) & allowed
+    forced = _mask(target_vocab, _proven_ids(always_keep, target_vocab))
 
     names = (ALWAYS_KEEP, *_unique([name for name, _ in sources]), MERGE_ORDER)
     origin = np.full(target_vocab, len(names), np.uint8)  # nothing speaks for the id
@@ -81,7 +81,7 @@ def rank(
 
     ids = np.arange(target_vocab)
     by_trust = [-counts for _, counts in sources]
-    order = np.lexsort((ids, ids >= merge_ordered, *reversed(by_trust), ~forced))  # the last key is the strongest
+    order = np.lexsort((ids, *reversed(by_trust), ~forced))  # the last key is the strongest; merge order is id order
     ranked = order[allowed[order] & (origin[order] < len(names))]
     return Ranking(
         ids=ranked.astype(np.int64),
