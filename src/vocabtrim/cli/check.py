@@ -16,9 +16,9 @@ def check(
     target: Annotated[Path | None, typer.Option(help="The target's folder, for stop ids, width and head rows.")] = None,
     json: Json = False,
 ) -> None:
-    """Find what would make an engine draft wrong ids, load wrong rows or refuse a drafter.
+    """Find what is wrong with a drafter or a map.
 
-    Exit 0 when nothing is wrong, 1 when something is; notes do not count.
+    That is, what would make an engine draft wrong ids, load wrong rows or refuse the folder. Exit 0 when nothing is wrong, 1 when something is; notes do not count.
 
     Example: vocabtrim check trimmed/ --target Llama-3.1-8B-Instruct/
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UnsafeError
+from . import options
 from .screen import Json, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -21,31 +22,21 @@ def choose(
     out: Annotated[
         Path | None, typer.Option("--out", help="The kept.safetensors to write; without it, only look.")
     ] = None,
-    keep: Annotated[str, typer.Option(help="auto, a number of ids (32000), or a coverage (0.99).")] = "auto",
+    keep: options.Keep = "auto",
     drafter: Annotated[Path | None, typer.Option(help="The drafter's folder, to predict what a trim gains.")] = None,
     target: Annotated[
         Path | None, typer.Option(help="The target's folder, with --drafter or for its stop ids.")
     ] = None,
-    multiple: Annotated[
-        int | None, typer.Option(min=1, help="Round the size up to it. Default: 64, but none for a number of ids.")
-    ] = None,
-    prior: Annotated[
-        bool, typer.Option("--prior/--no-prior", help="Ids that nobody has seen may follow in merge order.")
-    ] = True,
-    always_keep: Annotated[
-        list[int] | None, typer.Option("--always-keep", metavar="ID", help="Keep this id too; may be repeated.")
-    ] = None,
-    no_always_keep: Annotated[
-        bool, typer.Option("--no-always-keep", help="Do not force stop and chat-template ids.")
-    ] = False,
-    block_efficiency: Annotated[
-        float | None, typer.Option(help="Tokens per target pass that the drafter reaches now. Default: assumed.")
-    ] = None,
-    draft_length: Annotated[int, typer.Option(min=1, help="Drafted tokens per round.")] = 4,
+    multiple: options.Multiple = None,
+    prior: options.Prior = True,
+    always_keep: options.AlwaysKeep = None,
+    no_always_keep: options.NoAlwaysKeep = False,
+    block_efficiency: options.BlockEfficiency = None,
+    draft_length: options.DraftLength = 4,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 where the trim is predicted to lose.")] = False,
     json: Json = False,
 ) -> None:
-    """Choose the target ids that a drafter keeps, from token counts.
+    """Choose the ids that a drafter keeps.
 
     Shows what each size would cover, in-sample and held-out, and, with --drafter and --target, what it would cost and
     gain. Writes kept.safetensors, or says "do not trim" and writes nothing.
@@ -87,10 +78,9 @@ def print_choice(choice: Choice) -> None:
     if with_cost:
         columns += ["head", "draft step", "block efficiency", "MBSU", "MBSU, paper's mode"]
     print_table("By kept size", columns, [_cells(row, choice, with_cost) for row in choice.sizes])
-    sources = choice.sizes[-1].coverage_by_source
-    if len(sources) > 1:
-        columns = ["kept ids", *(f"{name}, {part}" for name in sources for part in ("in-sample", "held-out"))]
-        print_table("Coverage by source", columns, [_source_cells(row, choice) for row in choice.sizes])
+    if len(choice.sizes[-1].coverage_by_source) > 1:
+        title = f"{choice.basis.capitalize()} coverage by source and kept size"
+        print_table(title, ["source", *(_label(row, choice) for row in choice.sizes)], _by_source(choice))
     print(f"Coverage is counted on {choice.basis_tokens:,} {choice.basis} tokens of the primary counts.")
     if with_cost:
         measured = "assumed; --block-efficiency sets it" if choice.assumed else "as measured"
@@ -117,9 +107,11 @@ def _cells(row: SizeRow, choice: Choice, with_cost: bool) -> list[str]:
     return cells
 
 
-def _source_cells(row: SizeRow, choice: Choice) -> list[str]:
-    shares = zip(row.coverage_by_source.values(), row.heldout_coverage_by_source.values(), strict=True)
-    return [_label(row, choice), *(_share(share) for pair in shares for share in pair)]
+def _by_source(choice: Choice) -> list[list[str]]:
+    """A row per source: what each size covers of it."""
+    held_out = choice.basis == "held-out"
+    columns = [row.heldout_coverage_by_source if held_out else row.coverage_by_source for row in choice.sizes]
+    return [[name, *(_share(column[name]) for column in columns)] for name in columns[0]]
 
 
 def _label(row: SizeRow, choice: Choice) -> str:

@@ -26,7 +26,7 @@ def convert(
     sort: Annotated[bool, typer.Option("--sort", help="Put the ids in ascending order where --to needs it.")] = False,
     json: Json = False,
 ) -> None:
-    """Convert a draft vocabulary between the file dialects of the engines.
+    """Convert a map between the engines' dialects.
 
     Dialects: token-map (SGLang's .pt list), d2t (offsets: SGLang, vLLM, TensorRT-LLM), d2t-t2d (offsets and mask:
     EAGLE, SpecForge, speculators), absolute (ids under the name d2t: llama.cpp), ids (kept.safetensors). The map is

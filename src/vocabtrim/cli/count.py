@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import options
 from .screen import Json, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -29,19 +30,17 @@ def count(
     *,
     tokenizer: Annotated[str, typer.Option(help="The target's tokenizer: folder, tokenizer.json or hub id.")],
     out: Annotated[Path, typer.Option(help="Where to write the counts.")] = Path("counts.safetensors"),
-    text_field: Annotated[str | None, typer.Option(help="Field of a record that holds the text.")] = None,
-    prompt_field: Annotated[str | None, typer.Option(help="Field that holds the prompt; it is not counted.")] = None,
-    completion_field: Annotated[str | None, typer.Option(help="Field that holds what the target wrote.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Take chats only: records with messages.")] = False,
-    origin: Annotated[
-        str, typer.Option(help="Who wrote the text: raw, target-generated or drafter-generated.")
-    ] = "raw",
-    heldout: Annotated[float, typer.Option(help="Share of documents held out, to measure coverage on.")] = 0.1,
-    workers: Annotated[int | None, typer.Option(help="Threads that tokenise; all cores by default.")] = None,
+    text_field: options.TextField = None,
+    prompt_field: options.PromptField = None,
+    completion_field: options.CompletionField = None,
+    chat: options.ChatOnly = False,
+    origin: options.Origin = "raw",
+    heldout: options.HeldOut = 0.1,
+    workers: options.Workers = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at what cannot be read instead of skipping.")] = False,
     json: Json = False,
 ) -> None:
-    """Count the tokens of calibration text, with a held-out part and provenance.
+    """Count the tokens of calibration text.
 
     Of chats and of prompt and completion only what the target writes is counted, each turn's stop token included.
 

@@ -21,7 +21,7 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Trim one drafter of every kind, offline, in about ten seconds.
+    """Trim one drafter of every kind, offline.
 
     The built-in models have random weights: they show the job, its files and its sizes, not a speed-up.
 

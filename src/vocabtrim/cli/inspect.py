@@ -18,7 +18,7 @@ def inspect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what a drafter is: kind, head, bytes per draft step, and what a trim would save.
+    """Say what a drafter is and what a trim would save.
 
     Reads independent causal LMs, EAGLE-1/2, EAGLE-3, Medusa and MTP modules (DeepSeek, Qwen3-Next, MiMo). Only headers
     are read.

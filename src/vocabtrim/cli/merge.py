@@ -20,7 +20,9 @@ def merge(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Merge token counts of several runs, sources and held-out parts kept apart, each file with a weight of its own.
+    """Merge counts files, each with a weight.
+
+    Sources and held-out parts stay apart.
 
     Example: vocabtrim merge chat.safetensors code.safetensors --weight 1 --weight 0.25 --out mixed.safetensors
     """

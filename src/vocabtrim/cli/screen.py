@@ -30,18 +30,33 @@ def run(app: typer.Typer) -> int:
     if debug:
         sys.argv.remove("--debug")
     try:
-        app()
+        code = app(standalone_mode=False)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        code = stop.code
     except KeyboardInterrupt:
-        print("vocabtrim: interrupted; nothing was half-written", file=sys.stderr)
-        return 130
+        code = 130
     except (VocabTrimError, OSError, MemoryError) as error:
         if debug:
             raise
         print(f"vocabtrim: {_one_line(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, VocabTrimError) else 2
-    return 0
+    except Exception as error:
+        if debug or not hasattr(error, "format_message"):  # typer's usage errors; where their class lives has changed
+            raise
+        print(_usage(error), file=sys.stderr)
+        return 2
+    if code == 130:
+        print("vocabtrim: interrupted; nothing was half-written", file=sys.stderr)
+    return code if isinstance(code, int) else int(code is not None)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the command line, in one line; the help itself where there was nothing but the program."""
+    context = getattr(error, "ctx", None)
+    if len(sys.argv) == 1 and context is not None:
+        return str(context.get_help())
+    command = "vocabtrim" if context is None else context.command_path
+    return f"vocabtrim: {' '.join(error.format_message().split()).rstrip('.')}; see {command} --help"
 
 
 def _one_line(error: BaseException) -> str:
@@ -72,12 +87,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+        table.add_column(Text(column), justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # as text: names of files and tensors may look like markup
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UnsafeError
+from . import options
 from .choose import print_choice
 from .count import counting, print_counts
 from .screen import Json, print_json, print_table, size
@@ -30,7 +31,7 @@ def trim(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
-    keep: Annotated[str, typer.Option(help="auto, a number of ids (32000), or a coverage (0.99).")] = "auto",
+    keep: options.Keep = "auto",
     tokenizer: Annotated[
         str | None, typer.Option(help="The target's tokenizer, where it is not in its folder.")
     ] = None,
@@ -38,34 +39,22 @@ def trim(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 where the trim is predicted to lose; stop at unreadable text.")
     ] = False,
-    origin: Annotated[
-        str, typer.Option(help="Who wrote the text: raw, target-generated or drafter-generated.")
-    ] = "raw",
-    text_field: Annotated[str | None, typer.Option(help="Field of a record that holds the text.")] = None,
-    prompt_field: Annotated[str | None, typer.Option(help="Field that holds the prompt; it is not counted.")] = None,
-    completion_field: Annotated[str | None, typer.Option(help="Field that holds what the target wrote.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Take chats only: records with messages.")] = False,
-    heldout: Annotated[float, typer.Option(help="Share of documents held out, to measure coverage on.")] = 0.1,
-    workers: Annotated[int | None, typer.Option(help="Threads that tokenise; all cores by default.")] = None,
-    multiple: Annotated[
-        int | None, typer.Option(min=1, help="Round the size up to it. Default: 64, but none for a number of ids.")
-    ] = None,
-    prior: Annotated[
-        bool, typer.Option("--prior/--no-prior", help="Ids that nobody has seen may follow in merge order.")
-    ] = True,
-    always_keep: Annotated[
-        list[int] | None, typer.Option("--always-keep", metavar="ID", help="Keep this id too; may be repeated.")
-    ] = None,
-    no_always_keep: Annotated[
-        bool, typer.Option("--no-always-keep", help="Do not force stop and chat-template ids.")
-    ] = False,
-    block_efficiency: Annotated[
-        float | None, typer.Option(help="Tokens per target pass that the drafter reaches now. Default: assumed.")
-    ] = None,
-    draft_length: Annotated[int, typer.Option(min=1, help="Drafted tokens per round.")] = 4,
+    origin: options.Origin = "raw",
+    text_field: options.TextField = None,
+    prompt_field: options.PromptField = None,
+    completion_field: options.CompletionField = None,
+    chat: options.ChatOnly = False,
+    heldout: options.HeldOut = 0.1,
+    workers: options.Workers = None,
+    multiple: options.Multiple = None,
+    prior: options.Prior = True,
+    always_keep: options.AlwaysKeep = None,
+    no_always_keep: options.NoAlwaysKeep = False,
+    block_efficiency: options.BlockEfficiency = None,
+    draft_length: options.DraftLength = 4,
     json: Json = False,
 ) -> None:
-    """Trim a drafter to the ids its target really uses: count, choose, cut, check.
+    """Trim a drafter: count, choose, cut, check.
 
     Takes independent causal LMs, EAGLE-1/2, EAGLE-3, Medusa and MTP modules. Nothing is trained, and no other tensor
     changes. Where no size is predicted to gain, it says "do not trim" and writes nothing.

@@ -1,0 +1,31 @@
+"""Options that several verbs share, each said once: of counting, and of choosing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+# Counting
+Origin = Annotated[str, typer.Option(help="Who wrote the text: raw, target-generated or drafter-generated.")]
+TextField = Annotated[str | None, typer.Option(help="Field of a record that holds the text.")]
+PromptField = Annotated[str | None, typer.Option(help="Field that holds the prompt; it is not counted.")]
+CompletionField = Annotated[str | None, typer.Option(help="Field that holds what the target wrote.")]
+ChatOnly = Annotated[bool, typer.Option("--chat", help="Take chats only: records with messages.")]
+HeldOut = Annotated[float, typer.Option(help="Share of documents held out, to measure coverage on.")]
+Workers = Annotated[int | None, typer.Option(help="Threads that tokenise; all cores by default.")]
+
+# Choosing
+Keep = Annotated[str, typer.Option(help="auto, a number of ids (32000), or a coverage (0.99).")]
+Multiple = Annotated[
+    int | None, typer.Option(min=1, help="Round the size up to it. Default: 64, but none for a number of ids.")
+]
+Prior = Annotated[bool, typer.Option("--prior/--no-prior", help="Ids that nobody has seen may follow in merge order.")]
+AlwaysKeep = Annotated[
+    list[int] | None, typer.Option("--always-keep", metavar="ID", help="Keep this id too; may be repeated.")
+]
+NoAlwaysKeep = Annotated[bool, typer.Option("--no-always-keep", help="Do not force stop and chat-template ids.")]
+BlockEfficiency = Annotated[
+    float | None, typer.Option(help="Tokens per target pass that the drafter reaches now. Default: assumed.")
+]
+DraftLength = Annotated[int, typer.Option(min=1, help="Drafted tokens per round.")]
