@@ -18,7 +18,8 @@ def check(
 ) -> None:
     """Find what is wrong with a drafter or a map.
 
-    That is, what would make an engine draft wrong ids, load wrong rows or refuse the folder. Exit 0 when nothing is wrong, 1 when something is; notes do not count.
+    That is, what would make an engine draft wrong ids, load wrong rows or refuse the folder. Exit 0 when nothing is
+    wrong, 1 when something is; notes do not count.
 
     Example: vocabtrim check trimmed/ --target Llama-3.1-8B-Instruct/
     """
