@@ -18,7 +18,8 @@ class VocabTrimError(Exception):
         if found is not None:
             parts.append(f"found {found}")
         facts = ", ".join(parts) if len(parts) < 3 else f"{what}: expected {expected}, found {found}"
-        super().__init__(" ".join(f"{facts}; {remedy}".split()))  # one line, whatever a library's message held
+        line = " ".join(f"{facts}; {remedy}".split())  # one line, whatever a library's message held
+        super().__init__("".join(character if character.isprintable() else "�" for character in line))
 
 
 class InputError(VocabTrimError):

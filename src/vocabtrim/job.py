@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .calibrate.count import count
-from .calibrate.counts import TokenCounts
+from .calibrate.counts import RAW, TokenCounts
+from .calibrate.sources import find_sources
 from .checkpoint.check import CheckReport, check
 from .checkpoint.costs import available_ids, drafter_cost
 from .checkpoint.trim import TrimPlan, TrimResult, apply_trim, plan_trim, tokenizer_beside
@@ -59,6 +60,9 @@ def calibrate_and_trim(
     """
     refuse_existing(Path(out))
     drafter, target = local_folder(drafter), local_folder(target)
+    available_ids(drafter, target)  # counting may take hours: what cannot be trimmed is refused before
+    if texts := [source for source in calibrate if not _is_counts(source)]:
+        find_sources(texts, (count_options or {}).get("origin", RAW))
     counts = tuple(_counted(source, tokenizer or target, count_options or {}) for source in calibrate)
     choice = choose(counts, keep, drafter=drafter, target=target, **(choose_options or {}))
     if strict and choice.verdict in {choose_size.DO_NOT_TRIM, choose_size.LOSING}:
@@ -96,6 +100,10 @@ def choose(
 
 
 def _counted(source: str | Path, tokenizer: str | Path, options: Mapping[str, Any]) -> TokenCounts:
-    if Path(source).suffix == ".safetensors":
+    if _is_counts(source):
         return TokenCounts.load(Path(source))
     return count([str(source)], tokenizer=tokenizer, **options)
+
+
+def _is_counts(source: str | Path) -> bool:
+    return Path(source).suffix == ".safetensors"

@@ -93,9 +93,21 @@ def atomic_directory(out: Path) -> Iterator[Path]:
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise OutputError where `out` holds something; an empty folder does not."""
+    """Raise OutputError where `out` holds something, or cannot be made; an empty folder is taken over."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputError(f"output {out} exists already", remedy="choose another --out, or remove it first")
+    refuse_unwritable(out)
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Raise OutputError where nothing can be written beside `out`: said before hours of work, not after."""
+    place = next(parent for parent in out.absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"cannot write {out}",
+            found=f"{'Permission denied in' if place.is_dir() else 'Not a directory:'} {place}",
+            remedy="fix permissions there, or choose another --out",
+        )
 
 
 @contextlib.contextmanager

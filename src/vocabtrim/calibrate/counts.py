@@ -196,9 +196,9 @@ class TokenCounts:
                 together = {name: file.get_tensor(name) for name in ("counts", "heldout")}
         except FileNotFoundError as error:
             raise InputError(f"token counts {path} do not exist", remedy=_REMEDY) from error
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise InputError(f"{path} holds no token counts", found=error, remedy=_REMEDY) from error
-        _prove_whole(counts, together, story["counts_hash"], path)
+        _prove_whole(counts, together, str(story.get("counts_hash")), path)
         return counts
 
 

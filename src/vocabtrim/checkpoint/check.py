@@ -18,7 +18,7 @@ from ..errors import InputError, UnsupportedError
 from ..vocabulary.dialects import read_pieces
 from ..vocabulary.draft_map import MapPieces, Problem, find_problems
 from ..vocabulary.kept import Ids, KeptVocabulary
-from .head_ids import KEPT_FILE, head_ids, map_problems
+from .head_ids import KEPT_FILE, head_ids, map_problems, width_problems
 from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, head_of, identify, with_prefix
 from .read import Checkpoint, open_checkpoint
 from .stored import StoredTensor
@@ -78,7 +78,7 @@ def _check_drafter(path: Path, target: Checkpoint | None) -> CheckReport:
         drafter = identify(open_checkpoint(path), target)
     except UnsupportedError as error:
         return CheckReport("unknown", (Problem("kind.refused", error.what, error.remedy),), ())
-    problems = [*map_problems(drafter), *_head_width(drafter)]
+    problems = [*map_problems(drafter), *width_problems(drafter)]
     if any(problem.rule != "map.unsorted" for problem in problems):
         return CheckReport(drafter.kind, tuple(problems), ())  # rules on rows need a map that can be believed
     tokenizer = tokenizer_beside(target.folder if target is not None else None, path)
@@ -112,25 +112,6 @@ def _readable(pieces: MapPieces) -> MapPieces:
 # The head itself
 
 
-def _head_width(drafter: Drafter) -> Iterator[Problem]:
-    hidden = drafter.checkpoint.setting("hidden_size")
-    for head in drafter.heads:
-        main = head.main
-        packed = main.dtype in {"U8", "I8", "U32", "I32"}  # several weights in one element
-        if hidden and not packed and main.shape[1:] != (hidden,):
-            yield Problem(
-                "head.width",
-                f"{main.name} of {main.path} is {list(main.shape)}: expected rows of the hidden size {hidden}",
-                "the head belongs to another model, or hidden_size is wrong",
-            )
-        if head.rows != drafter.heads[0].rows:
-            yield Problem(
-                "head.rows",
-                f"{main.name} has {head.rows} rows but {drafter.heads[0].main.name} has {drafter.heads[0].rows}",
-                "all heads must be cut to one kept vocabulary: trim the original again",
-            )
-
-
 def _finite(subject: _Subject) -> Iterator[Problem]:
     for head in subject.drafter.heads:
         row = head.main.nonfinite_row()
@@ -148,7 +129,8 @@ def _as_written(subject: _Subject) -> Iterator[Problem]:
     written = subject.drafter.checkpoint.config.get("vocabtrim")
     if not isinstance(written, dict) or subject.ids is None:
         return
-    for name, digest in written.get("head_sha256", {}).items():
+    digests = written.get("head_sha256")
+    for name, digest in digests.items() if isinstance(digests, dict) else ():
         tensor = subject.drafter.checkpoint.tensors.get(name)
         if tensor is None or _sha256(tensor) != digest:
             yield Problem(
@@ -286,14 +268,19 @@ def _tied_config(subject: _Subject) -> Iterator[Problem]:
 
 
 def _vocab_size(subject: _Subject) -> Iterator[Problem]:
+    """A drafter made for a target has the target's vocab_size; an independent one may be padded in its own way."""
     said = subject.drafter.checkpoint.setting("vocab_size")
     width = subject.target.setting("vocab_size") if subject.target is not None else None
-    if said is not None and width is not None and said != width:
-        yield Problem(
-            "config.vocab_size",
-            f"config.json of {subject.folder} says vocab_size {said}, but the target has {width}",
-            "the drafter belongs to another target; only draft_vocab_size shrinks in a trim",
-        )
+    if said is None or width is None or said == width:
+        return
+    own_padding = subject.tokenizer.vocab_size if subject.tokenizer and subject.drafter.kind == INDEPENDENT else None
+    if own_padding is not None and min(said, width) >= own_padding:
+        return
+    yield Problem(
+        "config.vocab_size",
+        f"config.json of {subject.folder} says vocab_size {said}, but the target has {width}",
+        "the drafter belongs to another target; only draft_vocab_size shrinks in a trim",
+    )
 
 
 def _medusa_heads(subject: _Subject) -> Iterator[Problem]:

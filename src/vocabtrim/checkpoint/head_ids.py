@@ -6,6 +6,7 @@ asks here, so that a wrong map is refused in one place.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,9 @@ class HeadIds:
 def head_ids(drafter: Drafter) -> HeadIds:
     """Read and prove the map of a drafter's head.
 
-    Raises CheckpointError with the first of `map_problems`.
+    Raises CheckpointError with the first of `map_problems` and `width_problems`.
     """
-    for problem in map_problems(drafter):
+    for problem in (*map_problems(drafter), *width_problems(drafter)):
         if problem.rule != "map.unsorted":  # rows are looked up by id here, and every map is written anew
             raise CheckpointError(problem.message, remedy=problem.remedy)
     pieces = _map_pieces(drafter)
@@ -77,6 +78,26 @@ def map_problems(drafter: Drafter) -> list[Problem]:
         f"ids they are: d2t or {KEPT_FILE} is missing"
     )
     return [Problem("map.missing", message, "fetch the folder whole: without a map vLLM drafts ids 0 and on, silently")]
+
+
+def width_problems(drafter: Drafter) -> Iterator[Problem]:
+    """Heads whose rows are not of the hidden size, or that do not all have the same number of rows."""
+    hidden = drafter.checkpoint.setting("hidden_size")
+    for head in drafter.heads:
+        main = head.main
+        packed = main.dtype in {"U8", "I8", "U32", "I32"}  # several weights in one element
+        if hidden and not packed and main.shape[1:] != (hidden,):
+            yield Problem(
+                "head.width",
+                f"{main.name} of {main.path} is {list(main.shape)}: expected rows of the hidden size {hidden}",
+                "the head belongs to another model, or hidden_size is wrong",
+            )
+        if head.rows != drafter.heads[0].rows:
+            yield Problem(
+                "head.rows",
+                f"{main.name} has {head.rows} rows but {drafter.heads[0].main.name} has {drafter.heads[0].rows}",
+                "all heads must be cut to one kept vocabulary: trim the original again",
+            )
 
 
 def _map_pieces(drafter: Drafter) -> MapPieces | None:
@@ -125,8 +146,8 @@ def prove_tokenizer(kept: KeptVocabulary, width: int, owner: Checkpoint, facts: 
     padding = width - kept.target_vocab
     if padding < 0 or padding > max(64, width // 20):
         raise MismatchError(
-            f"the tokenizer of the kept vocabulary does not fit the head of {owner.folder}",
-            expected=f"at most {width} ids, and few less",
+            f"the kept vocabulary's tokenizer does not fit the head of {owner.folder}",
+            expected=f"about {width} ids, as many as its head has rows, less a little padding",
             found=f"{kept.target_vocab} ids",
             remedy="count and choose with the target's own tokenizer",
         )

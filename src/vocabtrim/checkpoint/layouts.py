@@ -142,7 +142,15 @@ def _by_names(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
 
 
 def _prove_complete(drafter: Drafter) -> None:
-    """Matrices that only work together are all there: a checkpoint with a hole would trim without a word."""
+    """Heads are matrices, and matrices that only work together are all there: a hole would trim without a word."""
+    for head in drafter.heads:
+        if len(head.main.shape) != 2 or not head.main.elements:
+            raise CheckpointError(
+                f"head {head.main.name} of {head.main.path} is no matrix",
+                expected="(ids, hidden size)",
+                found=list(head.main.shape),
+                remedy="the checkpoint is damaged: fetch it again",
+            )
     modules = {name.rpartition(".")[0] for name in drafter.checkpoint.tensors}
     needed: list[str] = []
     if drafter.kind in {EAGLE, EAGLE3}:
@@ -190,13 +198,15 @@ def _independent(checkpoint: Checkpoint) -> Drafter:
     source, tied = head_of(checkpoint)
     layers = checkpoint.setting("num_hidden_layers", 0)
     present = {int(part) for name in checkpoint.tensors for part in name.split(".") if part.isdigit()}
-    missing = sorted(set(range(layers)) - present)
+    missing = next((layer for layer in range(layers) if layer not in present), None)
     # A causal LM's tensors stand below its base model; EAGLE's drafters are the only ones whose layers do not.
-    if missing or any(name.startswith("layers.") for name in checkpoint.tensors):
+    if missing is not None or any(name.startswith("layers.") for name in checkpoint.tensors):
         raise CheckpointError(
             f"{checkpoint.folder} is no whole causal LM",
             expected=f"{layers} layers below a base model",
-            found=f"layer {missing[0]} missing" if missing else "bare layers, as in an EAGLE drafter without its fc",
+            found=f"layer {missing} missing"
+            if missing is not None
+            else "bare layers, as in an EAGLE drafter without its fc",
             remedy="the checkpoint is incomplete: fetch it again",
         )
     # An untied head stands beside the model it belongs to: language_model.model.* has language_model.lm_head.

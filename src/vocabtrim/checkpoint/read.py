@@ -30,6 +30,13 @@ WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5
 # Where multimodal and wrapped configs keep the language model's own entries.
 _NESTED = ("text_config", "llm_config", "language_config", "transformer_layer_config")
 
+# The entries that anything here calculates with, and more than any model has of anything.
+_NUMBERS = (
+    *("vocab_size", "draft_vocab_size", "hidden_size", "num_hidden_layers", "medusa_num_heads"),
+    *("n_routed_experts", "num_experts", "num_local_experts", "num_experts_per_tok"),
+)
+_LARGEST = 1 << 24
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -42,8 +49,8 @@ class Checkpoint:
 
     def setting(self, key: str, default: Any = None) -> Any:
         """A config entry, looked up at the top and then in the nested language-model configs."""
-        for level in (self.config, *(self.config.get(name) or {} for name in _NESTED)):
-            if key in level:
+        for level in _levels(self.config):
+            if level.get(key) is not None:
                 return level[key]
         return default
 
@@ -78,7 +85,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
                 )
             tensors[tensor.name] = tensor
     _prove_index_kept(path, folder, tensors)
-    return Checkpoint(folder, read_json(folder / "config.json"), tensors, tuple(files))
+    config = read_json(folder / "config.json")
+    _prove_numbers(config, folder / "config.json")
+    return Checkpoint(folder, config, tensors, tuple(files))
 
 
 def read_tensors(file: Path) -> list[StoredTensor]:
@@ -94,11 +103,30 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path.parent} has no {path.name}", remedy="pass the whole folder as it was published"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON", found=error, remedy="fetch the file again") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} is not a JSON object", found=type(found).__name__, remedy="fetch the file again")
     return found
+
+
+def _levels(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The config itself, then the language model's own entries inside it."""
+    return [config, *(config[name] for name in _NESTED if isinstance(config.get(name), dict))]
+
+
+def _prove_numbers(config: Mapping[str, Any], path: Path) -> None:
+    """What is calculated with is a number of a size that a model can have."""
+    for level in _levels(config):
+        for key in _NUMBERS:
+            value = level.get(key)
+            if value is not None and (type(value) is not int or not 0 <= value <= _LARGEST):
+                raise CheckpointError(
+                    f"{key} of {path} is no size",
+                    expected=f"a whole number from 0 to {_LARGEST:,}",
+                    found=repr(value)[:40],
+                    remedy="fetch the file again",
+                )
 
 
 def _weight_files(path: Path) -> list[Path]:

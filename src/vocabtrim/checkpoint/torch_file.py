@@ -6,6 +6,7 @@ offsets and no data. See "Serialization semantics" in the PyTorch notes for `_ch
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,12 +35,14 @@ def read_torch(path: Path) -> list[StoredTensor]:
         with FakeTensorMode():
             loaded = torch.load(path, weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... for bad files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # torch's own advice here is to load the file carelessly: only the name of what it refused is passed on.
+        forbidden = re.search(r"GLOBAL (\S+)", str(error))
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read as weights",
-            expected="a torch checkpoint that holds tensors only",
-            found=reason,
-            remedy="do not trust it, or fetch it again; ask its author for safetensors",
+            f"{path} holds more than tensors, and reading that could run code" if forbidden else f"{path} is broken",
+            expected="a torch checkpoint of tensors only",
+            found=forbidden[1] if forbidden else reason,
+            remedy="do not trust it, and ask its author for safetensors; nothing of it was run",
         ) from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(
@@ -86,7 +89,7 @@ def _prove_plain_zip(path: Path) -> None:
             f"{path} is not a torch checkpoint of torch 1.6 or later ({path.stat().st_size:,} bytes)",
             expected="a complete zip archive",
             found=error,
-            remedy="fetch it again, or load and save it with a current torch",
+            remedy="fetch it again, or have its author save it as safetensors",
         ) from error
     if compressed:
         raise CheckpointError(

@@ -95,9 +95,14 @@ def trim(
 def plan_trim(drafter: Path, kept: KeptVocabulary, target: Path | None = None) -> TrimPlan:
     """Work out a trim without writing anything: `trim` up to the first byte."""
     checkpoint = open_checkpoint(drafter)
-    understood = identify(checkpoint, open_checkpoint(target) if target is not None else None)
+    target_checkpoint = None if target is None else open_checkpoint(target)
+    understood = identify(checkpoint, target_checkpoint)
     present = head_ids(understood)
-    prove_tokenizer(kept, present.width, checkpoint, tokenizer_beside(target, drafter))
+    tokenizer = tokenizer_beside(target, drafter)
+    prove_tokenizer(kept, present.width, checkpoint, tokenizer)
+    for owner in (checkpoint, target_checkpoint):  # what their configs say is what engines allocate
+        if owner is not None and owner.setting("vocab_size") is not None:
+            prove_tokenizer(kept, owner.setting("vocab_size"), owner, tokenizer)
     rows = present.rows_of(kept, drafter)
     heads = {head: _cut(head, rows) for head in understood.heads}
     maps = _maps(kept, present.width) if understood.kind == EAGLE3 else []

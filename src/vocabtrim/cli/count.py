@@ -46,6 +46,9 @@ def count(
 
     Example: vocabtrim count answers.jsonl raw:wiki/*.txt --tokenizer Llama-3.2-3B-Instruct --out counts.safetensors
     """
+    from ..provenance import refuse_unwritable
+
+    refuse_unwritable(out)
     with counting(workers) as on_progress:
         from ..calibrate.count import count as count_tokens
 

@@ -107,7 +107,7 @@ class KeptVocabulary:
                 kept = cls(
                     ids=file.get_tensor("kept_ids"),
                     target_vocab=story["target_vocab"],
-                    tokenizer_hash=story["tokenizer_hash"],
+                    tokenizer_hash=None if story["tokenizer_hash"] is None else str(story["tokenizer_hash"]),
                     origin=file.get_tensor("kept_origin"),
                     origin_names=tuple(story["origin_names"]),
                     always_keep={int(token): reason for token, reason in story["always_keep"].items()},
@@ -115,12 +115,12 @@ class KeptVocabulary:
                 )
         except FileNotFoundError as error:
             raise InputError(f"kept vocabulary {path} does not exist", remedy=remedy) from error
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise InputError(f"{path} is no kept vocabulary", found=error, remedy=remedy) from error
-        if kept.hash != story["kept_hash"]:
+        if kept.hash != story.get("kept_hash"):
             raise InputError(
                 f"kept ids of {path} were changed after they were written",
-                expected=f"hash {story['kept_hash'][:12]}",
+                expected=f"hash {str(story.get('kept_hash'))[:12]}",
                 found=kept.hash[:12],
                 remedy="choose them again with `vocabtrim choose`",
             )
