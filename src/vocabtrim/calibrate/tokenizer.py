@@ -177,31 +177,37 @@ def _fetch(hub_id: str) -> Path:
 
 
 def _hash(token_of: Mapping[int, str]) -> str:
-    lines = (json.dumps([token_id, token_of[token_id]]) + "\n" for token_id in sorted(token_of))
+    lines = (f"{token_id} {len(token_of[token_id])} {token_of[token_id]}\n" for token_id in sorted(token_of))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def merge_products(model: Mapping[str, Any]) -> list[str]:
+    """The tokens that the merges of a BPE model make, in the order of the first merge that makes each."""
+    merges = model["merges"]  # pairs; strings with a space between in older files
+    products = (
+        map("".join, merges) if merges and isinstance(merges[0], list) else (m.replace(" ", "", 1) for m in merges)
+    )
+    return list(dict.fromkeys(products))
 
 
 def _merge_ordered(tokenizer_json: Mapping[str, Any], added: set[int]) -> int:
     model = tokenizer_json["model"]
     if model.get("type") != "BPE" or '"ByteLevel"' not in json.dumps(tokenizer_json.get("pre_tokenizer")):
         return 0
-    rank_of: dict[str, int] = {}  # a token may be the product of several merges: the first one made it
-    for rank, merge in enumerate(model["merges"]):
-        left, right = merge if isinstance(merge, list) else merge.split(" ")
-        rank_of.setdefault(left + right, rank)
     token_of = {token_id: token for token, token_id in model["vocab"].items()}
-    last_rank, next_id = -1, 0
-    while (token := token_of.get(next_id)) is not None or next_id in added:
-        if next_id in added or (token is not None and len(token) == 1 and last_rank < 0):
+    first = 0
+    while first in added or len(token_of.get(first, "")) == 1:
+        first += 1
+    next_id = first
+    for product in merge_products(model):
+        while next_id in added and token_of.get(next_id) != product:
             next_id += 1
-            continue
-        rank = rank_of.get(token or "", -1)
-        if rank <= last_rank:
+        if token_of.get(next_id) != product:
             break
-        last_rank, next_id = rank, next_id + 1
-    while next_id and next_id - 1 in added:  # special tokens behind the merges follow no order
+        next_id += 1
+    while next_id > first and next_id - 1 in added:  # special tokens behind the merges follow no order
         next_id -= 1
-    return next_id if last_rank >= 0 else 0
+    return next_id if next_id > first else 0
 
 
 def _always_keep(folder: Path, token_of: Mapping[int, str], added: Mapping[int, str]) -> dict[int, str]:
@@ -243,25 +249,25 @@ def _templates(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(found, str):
             yield found
         elif isinstance(found, list):  # several, each with a name
-            yield from (str(named["template"]) for named in found)
+            yield from (str(named.get("template")) for named in found if isinstance(named, dict))
         elif isinstance(found, dict):
             yield from map(str, found.values())
     for file in (folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*.jinja"))):
         if file.is_file():
-            yield file.read_text(encoding="utf-8")
+            yield file.read_text(encoding="utf-8", errors="replace")
 
 
 def _stop_ids(folder: Path) -> Iterator[int]:
     for name in ("generation_config.json", "config.json"):
         config = _read_json(folder / name)
-        for part in (config, config.get("text_config") or {}):  # text_config: where multimodal models keep it
-            found = part.get("eos_token_id")
-            yield from (found if isinstance(found, list) else [] if found is None else [found])
+        for part in (config, config.get("text_config")):  # text_config: where multimodal models keep it
+            found = part.get("eos_token_id") if isinstance(part, dict) else None
+            yield from (token for token in (found if isinstance(found, list) else [found]) if type(token) is int)
 
 
 def _content(token: Any) -> str:
     """A special token is written as a string, or as an object with its content."""
-    return str(token["content"] if isinstance(token, dict) else token)
+    return str(token.get("content") if isinstance(token, dict) else token)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -270,7 +276,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is no JSON", found=error, remedy="download it again") from error
     if not isinstance(found, dict):
         raise InputError(f"{file} holds no JSON object", found=type(found).__name__, remedy="download it again")
