@@ -29,6 +29,7 @@ check: .venv/ready
 bench: .venv/ready
 	$(BIN)/python bench/count.py
 	$(BIN)/python bench/trim.py
+	$(BIN)/python bench/start.py
 
 clean:
 	rm -rf .venv bench/out demo out
