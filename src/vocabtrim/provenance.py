@@ -64,16 +64,16 @@ def _git_state() -> dict[str, Any]:
     return {"git_commit": commit.stdout.strip(), "git_dirty": bool(status.stdout.strip())}
 
 
-@contextlib.contextmanager
-def atomic_file(out: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `out`; rename it to `out` when the block ends well, delete it when it does not.
+def write_file(out: Path, content: bytes) -> None:
+    """Write a file by way of a temporary sibling that is renamed once it is whole.
 
-    A killed run leaves `out` as it was. The bytes are flushed to disk before the rename: these files are small.
+    A killed run leaves `out` as it was. The bytes are flushed to disk before the rename: these files are small. They
+    come as bytes, because what libraries raise when a disk is full tells neither the file nor the reason.
     """
     with _partial_sibling(out) as partial:
-        yield partial
-        partial.chmod(0o666 & ~_umask())  # safetensors makes its files readable by their owner alone
-        with partial.open("rb") as file:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         partial.rename(out)
 
@@ -112,6 +112,7 @@ def refuse_unwritable(out: Path) -> None:
 
 @contextlib.contextmanager
 def _partial_sibling(out: Path) -> Iterator[Path]:
+    refuse_unwritable(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(out)
@@ -128,12 +129,6 @@ def _partial_sibling(out: Path) -> Iterator[Path]:
             found=error.strerror or str(error),
             remedy="free space or fix permissions there, or choose another --out; nothing was left behind",
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, MismatchError
-from ..provenance import atomic_file, birth_certificate
+from ..provenance import birth_certificate, write_file
 from .tokenizer import TokenizerFacts
 
 Counts = npt.NDArray[np.int64]
@@ -153,7 +153,7 @@ class TokenCounts:
 
         All are int64 (target_vocab,). The rest is JSON under the metadata key "vocabtrim".
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         story = {
             "tokenizer": asdict(self.tokenizer),
@@ -163,8 +163,7 @@ class TokenCounts:
             "counts_hash": self.hash,
             "provenance": dict(self.provenance),
         }
-        with atomic_file(path) as partial:
-            save_file(self._tensors(), partial, metadata={"vocabtrim": json.dumps(story)})
+        write_file(path, save(self._tensors(), metadata={"vocabtrim": json.dumps(story)}))
 
     @classmethod
     def load(cls, path: Path) -> TokenCounts:
@@ -175,6 +174,7 @@ class TokenCounts:
         from safetensors import SafetensorError, safe_open
 
         try:
+            path.open("rb").close()  # the library calls a file that may not be read missing
             with safe_open(path, framework="np") as file:
                 story = json.loads((file.metadata() or {})["vocabtrim"])
                 counts = cls(

@@ -25,9 +25,9 @@ def read_header(path: Path) -> tuple[list[StoredTensor], dict[str, str]]:
     overlapping offsets, shapes that do not fill their bytes) or a dtype is not byte-sized.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = dict(file.metadata() or {})
-        with path.open("rb") as raw:
+        with path.open("rb") as raw:  # first: the library calls a file that may not be read missing
+            with safe_open(path, framework="np") as file:
+                metadata = dict(file.metadata() or {})
             length = int.from_bytes(raw.read(8), "little")
             header: dict[str, Any] = json.loads(raw.read(length))
     except (SafetensorError, ValueError) as error:

@@ -30,7 +30,7 @@ def run(app: typer.Typer) -> int:
     if debug:
         sys.argv.remove("--debug")
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="vocabtrim", standalone_mode=False)
     except SystemExit as stop:
         code = stop.code
     except KeyboardInterrupt:

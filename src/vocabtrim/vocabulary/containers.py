@@ -64,6 +64,7 @@ def read_contents(path: Path, wanted: Sequence[str]) -> Contents:
 
 def _read_safetensors(path: Path, wanted: Sequence[str]) -> Contents:
     try:
+        path.open("rb").close()  # the library calls a file that may not be read missing
         with safe_open(path, framework="np") as file:
             names = list(file.keys())
             vectors = {}

@@ -15,6 +15,7 @@ Every map passes `draft_map.prove` once, at the door; behind it nothing is check
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,10 +23,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ..errors import InputError, MismatchError
-from ..provenance import atomic_file, birth_certificate, sha256_file
+from ..provenance import birth_certificate, sha256_file, write_file
 from .containers import BARE, MAX_ENTRIES, Contents, read_contents
 from .draft_map import DraftMap, MapPieces, prove
 from .kept import KeptVocabulary
@@ -290,8 +291,9 @@ _SUFFIXES: dict[Dialect, Sequence[str]] = {
 def _save_torch(content: Any, out: Path) -> None:
     import torch
 
-    with atomic_file(out) as partial:
-        torch.save(content, partial)
+    saved = io.BytesIO()
+    torch.save(content, saved)
+    write_file(out, saved.getvalue())
 
 
 def _save_tensors(
@@ -303,8 +305,7 @@ def _save_tensors(
         "tokenizer_hash": draft_map.tokenizer_hash,
         "provenance": dict(certificate),
     }
-    with atomic_file(out) as partial:
-        save_file(tensors, partial, metadata={"vocabtrim": json.dumps(story)})
+    write_file(out, save(tensors, metadata={"vocabtrim": json.dumps(story)}))
 
 
 def _hash_of(source: str) -> dict[str, str]:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ..errors import InputError
-from ..provenance import atomic_file
+from ..provenance import write_file
 
 Ids = npt.NDArray[np.int64]
 
@@ -88,10 +88,8 @@ class KeptVocabulary:
             "always_keep": {str(token): reason for token, reason in self.always_keep.items()},
             "provenance": dict(self.provenance),
         }
-        with atomic_file(path) as partial:
-            save_file(
-                {"kept_ids": self.ids, "kept_origin": self.origin}, partial, metadata={"vocabtrim": json.dumps(story)}
-            )
+        tensors: dict[str, npt.NDArray[Any]] = {"kept_ids": self.ids, "kept_origin": self.origin}
+        write_file(path, save(tensors, metadata={"vocabtrim": json.dumps(story)}))
 
     @classmethod
     def load(cls, path: Path) -> KeptVocabulary:
