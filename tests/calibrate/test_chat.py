@@ -62,6 +62,11 @@ def test_llama_tool_call(llama: ChatTemplate) -> None:
     assert written(llama, TOOL_CHAT) == expected
 
 
+def test_an_empty_list_of_tool_calls_is_none(llama: ChatTemplate) -> None:
+    """Some loggers write `"tool_calls": []` into every turn; Llama's template only asks whether the key is there."""
+    assert written(llama, [CHAT[1], {**CHAT[2], "tool_calls": []}]) == [("Hi.\n\nHow are you?", 128009)]
+
+
 def test_qwen_tool_call(qwen: ChatTemplate) -> None:
     call = '<tool_call>\n{"name": "area", "arguments": {"r": [1, 2]}}\n</tool_call>'
     assert written(qwen, TOOL_CHAT) == [(call, 151645), ("It is 12.", 151645)]

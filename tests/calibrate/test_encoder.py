@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,18 @@ def test_a_normalized_added_token_is_refused_only_with_a_normalizer(tiny: Path, 
     assert Encoder(open_tokenizer(edit(tiny, tmp_path / "a", change))).way == FAST
     composed = train(tmp_path / "nfc", normalizer="NFC")
     assert Encoder(open_tokenizer(edit(composed, tmp_path / "b", change))).way == PLAIN
+
+
+def test_characters_newer_than_python_are_left_to_the_normalizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The normalizer's Unicode may know characters that Python's does not: then Python may call normal what is not."""
+    fast = ByteBpe(open_tokenizer(train(tmp_path / "t", normalizer="NFC")))
+    assert {unicodedata.category(character) for character in "\u0378\U0001fffd"} == {"Cn"}
+    monkeypatch.setattr("unicodedata.is_normalized", lambda form, text: True)
+    assert fast.prepare("e\u0301") == "e\u0301"  # believed
+    assert fast.prepare("e\u0301 \u0378") == "\u00e9 \u0378"
+    assert fast.prepare("e\u0301 \U0001fffd") == "\u00e9 \U0001fffd"
 
 
 def test_other_models_go_through_tokenizers(data: Path) -> None:

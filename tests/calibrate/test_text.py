@@ -45,22 +45,18 @@ def test_short_text_is_one_document() -> None:
     assert cut("") == []
 
 
-def test_cuts_do_not_depend_on_the_blocks_read() -> None:
-    class Dribble(io.RawIOBase):
-        """Hands out 700 bytes at a time."""
+def test_cuts_do_not_depend_on_the_blocks_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of some 40 kB: wherever a block ends, the end of the line must be in sight before a cut is made."""
+    text = prose(6_000_000, [" "] * 400 + ["\n\n"])
+    in_blocks = cut(text)
+    monkeypatch.setattr("vocabtrim.calibrate.text.BLOCK", 1 << 30)
+    assert cut(text) == in_blocks and len(in_blocks) > 100
 
-        def __init__(self, content: bytes) -> None:
-            self.content = io.BytesIO(content)
 
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: memoryview) -> int:
-            return self.content.readinto(buffer[:700])
-
-    text = prose(3_000_000, ["\n", "\n\n", " "]).encode()
-    parts = list(text_documents(io.BufferedReader(Dribble(text)), lambda line: None))
-    assert parts == cut(text) and len(parts) > 300
+def test_a_document_never_begins_with_an_empty_line() -> None:
+    """Where nothing but empty lines separate, the cut comes after the last of them."""
+    parts = cut(prose(200_000, ["\n\n", "\n\n\n", "\n  \n"]))
+    assert len(parts) > 10 and all(part.partition("\n")[0].strip() for part in parts)
 
 
 def test_a_cut_comes_after_a_newline_and_before_something_on_the_line() -> None:

@@ -177,8 +177,8 @@ def _fetch(hub_id: str) -> Path:
 
 
 def _hash(token_of: Mapping[int, str]) -> str:
-    lines = (f"{token_id} {len(token_of[token_id])} {token_of[token_id]}\n" for token_id in sorted(token_of))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    ids = sorted(token_of)
+    return hashlib.sha256(json.dumps([ids, [token_of[token_id] for token_id in ids]]).encode()).hexdigest()
 
 
 def merge_products(model: Mapping[str, Any]) -> list[str]:
@@ -216,7 +216,8 @@ def _always_keep(folder: Path, token_of: Mapping[int, str], added: Mapping[int, 
     variables = {key: _content(named[key]) for key in named if key.endswith("_token") and named[key]}
 
     templates = list(_templates(folder, config))
-    spoken = {text for name, text in variables.items() if any(re.search(rf"\b{name}\b", t) for t in templates)}
+    words = {word for template in templates for word in re.findall(r"\w+", template)}
+    spoken = {text for name, text in variables.items() if name in words}
     keep = {
         token_id: TEMPLATE
         for token_id, token in added.items()

@@ -76,7 +76,7 @@ def count(
 @contextmanager
 def counting(workers: int | None) -> Iterator[OnProgress]:
     """A progress bar for `count`, and the number of threads told to the library that tokenises."""
-    if workers is not None:
+    if workers:
         os.environ.setdefault("RAYON_NUM_THREADS", str(workers))  # read once, when `tokenizers` is loaded
     with progress_bar() as bar:
         task = bar.add_task("counting", total=None)
