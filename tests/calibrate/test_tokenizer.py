@@ -187,3 +187,26 @@ def test_normalizer_is_part_of_the_tokenizer_not_of_its_hash(tmp_path: Path) -> 
     assert (
         tokenizer_facts(train(tmp_path / "nfc", normalizer="NFC")).hash == tokenizer_facts(train(tmp_path / "no")).hash
     )
+
+
+@pytest.mark.parametrize("name", ["llama3_2", "qwen2_5", "mistral-v0.1"])
+def test_facts_read_from_json_are_those_of_the_library(name: str, data: Path) -> None:
+    """Facts come from the file alone, which is quick; the library's own object must agree on every id."""
+    from vocabtrim.calibrate.tokenizer import _said, _vocabulary
+
+    folder = data / "tokenizers" / name
+    tokenizer = load_tokenizer(folder)
+    token_of, added = _vocabulary(_said(folder / "tokenizer.json"))
+    assert token_of == {token_id: token for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items()}
+    assert added == {token_id: token.content for token_id, token in tokenizer.get_added_tokens_decoder().items()}
+
+
+def test_a_unigram_vocabulary_is_a_list(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import Unigram
+
+    tokenizer = Tokenizer(Unigram([("<unk>", 0.0), ("a", -1.0), ("b", -2.0)], unk_id=0))
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    facts = tokenizer_facts(tmp_path)
+    assert facts.vocab_size == 4 and facts.merge_ordered == 0 and facts.always_keep == {3: "stop token"}
