@@ -21,17 +21,19 @@ from .hub import local_folder
 from .provenance import refuse_existing
 from .vocabulary import choose_size
 from .vocabulary.choose_size import Choice
+from .vocabulary.kept import KeptVocabulary
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
     """What the main job did.
 
-    counts: the primary first. plan: None where the verdict is not to trim. result, report: None for a dry run too.
+    counts: the primary first. choice: None where the kept vocabulary was given. plan: None where the verdict is not to
+    trim. result, report: None for a dry run too.
     """
 
     counts: tuple[TokenCounts, ...]
-    choice: Choice
+    choice: Choice | None
     plan: TrimPlan | None
     result: TrimResult | None
     report: CheckReport | None
@@ -70,10 +72,22 @@ def calibrate_and_trim(
     if choice.kept is None:
         return Job(counts, choice, None, None, None)
     plan = plan_trim(drafter, choice.kept, target)
-    if dry_run:
-        return Job(counts, choice, plan, None, None)
-    result = apply_trim(plan, Path(out))
-    return Job(counts, choice, plan, result, check(result.out, target))
+    return Job(counts, choice, plan, *((None, None) if dry_run else _apply(plan, Path(out), target)))
+
+
+def trim_to(
+    drafter: str | Path, kept: str | Path, *, target: str | Path, out: str | Path, dry_run: bool = False
+) -> Job:
+    """Trim and check with a kept vocabulary that was chosen before. kept: its file. The rest as above."""
+    refuse_existing(Path(out))
+    drafter, target = local_folder(drafter), local_folder(target)
+    plan = plan_trim(drafter, KeptVocabulary.load(Path(kept)), target)
+    return Job((), None, plan, *((None, None) if dry_run else _apply(plan, Path(out), target)))
+
+
+def _apply(plan: TrimPlan, out: Path, target: Path) -> tuple[TrimResult, CheckReport]:
+    result = apply_trim(plan, out)
+    return result, check(result.out, target)
 
 
 def choose(

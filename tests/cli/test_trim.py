@@ -96,3 +96,16 @@ def test_demo_trims_every_kind_and_keeps_nothing_unless_told(tmp_path: Path, voc
     token_map = torch.load(tmp_path / "demo" / "trimmed" / "eagle.token-map.pt", weights_only=True)
     kept = KeptVocabulary.load(tmp_path / "demo" / "trimmed" / "eagle" / "kept.safetensors")
     assert torch.as_tensor(token_map).tolist() == kept.ids.tolist()
+
+
+def test_a_kept_vocabulary_chosen_before_takes_the_place_of_text(models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    """Step by step gives the very weights of the one command."""
+    assert vocabtrim(*arguments(models, "eagle", tmp_path / "once"), "--keep", "700").code == 0
+    common = ["trim", models / "eagle", "--target", models / "target", "--out", tmp_path / "steps"]
+    told = vocabtrim(*common, "--kept", tmp_path / "once" / "kept.safetensors", "--json").json
+    assert told["kept_size"] == 700 and told["choice"] is None and told["check"]["ok"]
+    once, steps = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("once", "steps"))
+    assert once == steps
+    neither = vocabtrim(*common[:-1], tmp_path / "other")
+    both = vocabtrim(*common[:-1], tmp_path / "other", "--kept", "x", "--calibrate", "y")
+    assert neither.code == both.code == 2 and "--calibrate" in neither.err and "give one" in both.err

@@ -83,5 +83,6 @@ def _as_object(trim: Trimmed) -> dict[str, Any]:
 
 
 def _heldout_coverage(trim: Trimmed) -> float:
+    assert trim.job.choice is not None  # the demo counts and chooses
     rows = {row.kept_size: row.heldout_coverage for row in trim.job.choice.sizes}
     return rows.get(trim.after.head_rows) or 0.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UnsafeError
+from ..errors import InputError, UnsafeError
 from . import options
 from .choose import print_choice
 from .count import counting, print_counts
@@ -22,15 +22,18 @@ def trim(
     drafter: Annotated[str, typer.Argument(help="The drafter: local folder or hub id.")],
     *,
     target: Annotated[str, typer.Option(help="The target it drafts for: local folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
     calibrate: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="SOURCE",
             help="Calibration text as `vocabtrim count` takes it, or a counts file; may be repeated. The first "
             "decides, the others are asked, in their order, about ids that it never saw.",
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
+    ] = None,
+    kept: Annotated[
+        Path | None, typer.Option(help="A kept.safetensors chosen before, in place of --calibrate.")
+    ] = None,
     keep: options.Keep = "auto",
     tokenizer: Annotated[
         str | None, typer.Option(help="The target's tokenizer, where it is not in its folder.")
@@ -61,9 +64,18 @@ def trim(
 
     Example: vocabtrim trim EAGLE-LLaMA3.1-8B/ --target Llama-3.1-8B-Instruct/ --calibrate answers.jsonl --out trimmed/
     """
-    from ..job import calibrate_and_trim
+    from ..job import calibrate_and_trim, trim_to
     from ..vocabulary.choose_size import parse_keep
 
+    if kept is not None:
+        if calibrate:
+            raise InputError("both --calibrate and --kept are given", remedy="give one of them")
+        _tell(trim_to(drafter, kept, target=target, out=out, dry_run=dry_run), json)
+        return
+    if not calibrate:
+        raise InputError(
+            "nothing says which ids to keep", remedy="pass calibration text with --calibrate, or a file with --kept"
+        )
     with counting(workers) as on_progress:
         job = calibrate_and_trim(
             drafter,
@@ -94,28 +106,35 @@ def trim(
                 "draft_length": draft_length,
             },
         )
+    _tell(job, json)
+
+
+def _tell(job: Job, json: bool) -> None:
+    """Print the job. Raises UnsafeError where the drafter that was written fails its check."""
     if json:
         print_json(_as_object(job))
     else:
         _print(job)
-    if job.report is not None and not job.report.ok:
+    if job.result is not None and job.report is not None and not job.report.ok:
         problem = job.report.problems[0]
-        raise UnsafeError(f"{out} was written but fails its check: {problem.message}", remedy=problem.remedy)
+        raise UnsafeError(f"{job.result.out} was written but fails its check: {problem.message}", remedy=problem.remedy)
 
 
 def _as_object(job: Job) -> dict[str, object]:
-    plan, result = job.plan, job.result
+    from ..vocabulary.choose_size import NOT_JUDGED
+
+    plan, result, choice = job.plan, job.result, job.choice
     return {
         "out": None if result is None else str(result.out),
         "kind": None if plan is None else plan.kind,
-        "verdict": job.choice.verdict,
-        "reason": job.choice.reason,
-        "kept_size": job.choice.picked,
+        "verdict": NOT_JUDGED if choice is None else choice.verdict,
+        "reason": None if choice is None else choice.reason,
+        "kept_size": None if plan is None else plan.kept.size,
         "head_bytes_before": None if plan is None else plan.head_bytes_before,
         "head_bytes_after": None if plan is None else plan.head_bytes_after,
         "dry_run": plan is not None and result is None,
         "counts": [{"tokens": counts.tokens, "skipped": dict(counts.skipped)} for counts in job.counts],
-        "choice": job.choice.as_dict(),
+        "choice": None if choice is None else choice.as_dict(),
         "check": None
         if job.report is None
         else {
@@ -129,7 +148,8 @@ def _as_object(job: Job) -> dict[str, object]:
 def _print(job: Job) -> None:
     for counts in job.counts:
         print_counts(counts)
-    print_choice(job.choice)
+    if job.choice is not None:
+        print_choice(job.choice)
     if job.plan is not None:
         _print_plan(job.plan)
     if job.result is None:
