@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,18 @@ def test_parquet(tmp_path: Path) -> None:
     assert [row for _, row in parquet_rows(tmp_path / "t.parquet", ["text"])] == [{"text": row["text"]} for row in rows]
     # Without the wanted column there is still something to name in the error.
     assert next(parquet_rows(tmp_path / "t.parquet", ["answer"])) == ("row 1", {"text": "text 0"})
+
+
+def test_parquet_is_not_kept_in_memory(tmp_path: Path) -> None:
+    """Two hundred row groups of 100 kB; reading them in one go, pyarrow had held on to all that it had read."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    with parquet.ParquetWriter(tmp_path / "t.parquet", arrow.schema([("text", arrow.string())])) as writer:
+        for group in range(200):
+            texts = [random.Random(group * 10 + row).randbytes(5000).hex() for row in range(10)]
+            writer.write_table(arrow.table({"text": texts}))
+    before = arrow.total_allocated_bytes()
+    most = max(arrow.total_allocated_bytes() for _ in parquet_rows(tmp_path / "t.parquet", None))
+    assert most - before < 3_000_000
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:

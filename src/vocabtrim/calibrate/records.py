@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +151,15 @@ def parquet_rows(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[st
             remedy="install it with: pip install 'vocabtrim[data]'",
         ) from error
     try:
-        with parquet.ParquetFile(file) as table:
+        with parquet.ParquetFile(file, buffer_size=BLOCK) as table:
             schema = table.schema_arrow
             wanted = [name for name in columns or schema.names if name in schema.names]
             if columns is None:
                 wanted = [name for name in wanted if not arrow.types.is_primitive(schema.field(name).type)]
             number = 0
-            for batch in table.iter_batches(batch_size=256, columns=wanted or schema.names[:1]):
-                for row in batch.to_pylist():
+            for group in range(table.num_row_groups):  # one by one: read in one go, pyarrow keeps something of each
+                batches = table.iter_batches(256, [group], wanted or schema.names[:1], use_threads=False)
+                for row in chain.from_iterable(batch.to_pylist() for batch in batches):
                     number += 1
                     yield f"row {number}", row
     except (arrow.ArrowException, UnicodeDecodeError) as error:
