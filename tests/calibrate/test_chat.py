@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tiny_tokenizer import edit
 from vocabtrim.calibrate.chat import NOT_CONTINUED, NOT_RENDERED, ChatTemplate, openai_messages, tool_definitions
-from vocabtrim.calibrate.tokenizer import open_tokenizer
+from vocabtrim.calibrate.tokenizer import OpenTokenizer, open_tokenizer
 from vocabtrim.errors import InputError
 
 CHAT = [
@@ -29,18 +30,21 @@ TOOL_CHAT = [
 ]
 
 
+Opened = Callable[[str], OpenTokenizer]
+
+
 def template(folder: Path) -> ChatTemplate:
     return ChatTemplate(open_tokenizer(folder))
 
 
 @pytest.fixture(scope="session")
-def llama(data: Path) -> ChatTemplate:
-    return template(data / "tokenizers/llama3_2")
+def llama(opened: Opened) -> ChatTemplate:
+    return ChatTemplate(opened("llama3_2"))
 
 
 @pytest.fixture(scope="session")
-def qwen(data: Path) -> ChatTemplate:
-    return template(data / "tokenizers/qwen2_5")
+def qwen(opened: Opened) -> ChatTemplate:
+    return ChatTemplate(opened("qwen2_5"))
 
 
 def written(chat_template: ChatTemplate, messages: list[dict[str, Any]], tools: Any = None) -> list[tuple[str, int]]:
@@ -90,13 +94,12 @@ def test_the_template_sees_the_tools(tiny: Path, tmp_path: Path) -> None:
     assert [turn.text for turn in turns] == [": 1"]
 
 
-@pytest.mark.parametrize("name", ["llama3_2", "qwen2_5"])
-def test_stop_token_for_completions(data: Path, name: str) -> None:
-    assert template(data / "tokenizers" / name).stop == {"llama3_2": 128009, "qwen2_5": 151645}[name]
+def test_stop_token_for_completions(llama: ChatTemplate, qwen: ChatTemplate) -> None:
+    assert (llama.stop, qwen.stop) == (128009, 151645)
 
 
-def test_without_a_template_the_stop_is_eos_and_a_chat_is_refused(data: Path) -> None:
-    mistral = template(data / "tokenizers/mistral-v0.1")
+def test_without_a_template_the_stop_is_eos_and_a_chat_is_refused(opened: Opened) -> None:
+    mistral = ChatTemplate(opened("mistral-v0.1"))
     assert mistral.stop == 2 and not mistral.exists
     with pytest.raises(InputError, match="has no chat template"):
         mistral.turns(CHAT, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def strings(content: str, *, lines: bool) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", params=["llama3_2", "qwen2_5"])
-def real(request: pytest.FixtureRequest, data: Path) -> OpenTokenizer:
-    return open_tokenizer(data / "tokenizers" / request.param)
+def real(request: pytest.FixtureRequest, opened: Callable[[str], OpenTokenizer]) -> OpenTokenizer:
+    return opened(request.param)
 
 
 def test_equal_counts_on_all_corpora(real: OpenTokenizer, data: Path) -> None:

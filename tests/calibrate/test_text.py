@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from vocabtrim.calibrate.text import LONGEST, SHORTEST, text_documents
-from vocabtrim.calibrate.tokenizer import load_tokenizer
+from vocabtrim.calibrate.tokenizer import OpenTokenizer, load_tokenizer
+
+Opened = Callable[[str], OpenTokenizer]
 
 
 def cut(text: str | bytes) -> list[str]:
@@ -96,8 +100,7 @@ def test_invalid_lines_are_left_out_and_named() -> None:
     assert text == "".join(f"line {n} 中\n" for n in range(1, 3001) if n not in invalid)
 
 
-def assert_unnoticed(tokenizer_folder: Path, text: str) -> None:
-    tokenizer = load_tokenizer(tokenizer_folder)
+def assert_unnoticed(tokenizer: Tokenizer, text: str) -> None:
     whole = tokenizer.encode(text, add_special_tokens=False).ids
     parts = tokenizer.encode_batch(cut(text), add_special_tokens=False)
     assert len(parts) > 10
@@ -106,12 +109,12 @@ def assert_unnoticed(tokenizer_folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama3_2", "qwen2_5"])
 @pytest.mark.parametrize("file", ["wikitext2_valid.txt", "tinyshakespeare.txt", "wikitext2_test.txt"])
-def test_real_tokenizers_do_not_notice_the_cuts(data: Path, name: str, file: str) -> None:
-    assert_unnoticed(data / "tokenizers" / name, (data / "text" / file).read_text(encoding="utf-8"))
+def test_real_tokenizers_do_not_notice_the_cuts(opened: Opened, data: Path, name: str, file: str) -> None:
+    assert_unnoticed(opened(name).tokenizer, (data / "text" / file).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["llama3_2", "qwen2_5"])
-def test_nor_in_any_mixture_of_whitespace(data: Path, name: str) -> None:
+def test_nor_in_any_mixture_of_whitespace(opened: Opened, name: str) -> None:
     spaces = [
         "\n",
         "\n\n",
@@ -126,8 +129,8 @@ def test_nor_in_any_mixture_of_whitespace(data: Path, name: str) -> None:
         "\n\r\n",
         " ",
     ]
-    assert_unnoticed(data / "tokenizers" / name, prose(400_000, spaces))
+    assert_unnoticed(opened(name).tokenizer, prose(400_000, spaces))
 
 
 def test_gpt2s_pattern_does_not_notice_where_lines_follow_each_other(tiny: Path) -> None:
-    assert_unnoticed(tiny, prose(400_000, ["\n", "\n", "\n ", "\n\n", "\n    ", " \n"]))
+    assert_unnoticed(load_tokenizer(tiny), prose(400_000, ["\n", "\n", "\n ", "\n\n", "\n    ", " \n"]))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tiny_tokenizer import edit, train
-from vocabtrim.calibrate.tokenizer import load_tokenizer, tokenizer_facts
+from vocabtrim.calibrate.tokenizer import OpenTokenizer, load_tokenizer, open_tokenizer, tokenizer_facts
 from vocabtrim.errors import InputError
+
+Opened = Callable[[str], OpenTokenizer]
 
 
 def with_files(tiny: Path, out: Path, **files: object) -> Path:
@@ -23,8 +26,11 @@ def with_files(tiny: Path, out: Path, **files: object) -> Path:
 
 
 def kept_tokens(folder: Path) -> dict[str, str]:
-    tokenizer = load_tokenizer(folder)
-    return {str(tokenizer.id_to_token(i)): why for i, why in tokenizer_facts(folder).always_keep.items()}
+    return kept_tokens_of(open_tokenizer(folder))
+
+
+def kept_tokens_of(opened: OpenTokenizer) -> dict[str, str]:
+    return {str(opened.tokenizer.id_to_token(i)): why for i, why in opened.facts.always_keep.items()}
 
 
 def test_hash_is_of_meaning_not_of_formatting(tiny: Path, tmp_path: Path) -> None:
@@ -88,13 +94,13 @@ def test_no_merge_order_without_merges(tmp_path: Path) -> None:
     ("name", "vocab_size", "merge_ordered"),
     [("llama3_2", 128_256, 128_000), ("qwen2_5", 151_665, 151_643), ("mistral-v0.1", 32_000, 0)],
 )
-def test_real_tokenizers(data: Path, name: str, vocab_size: int, merge_ordered: int) -> None:
-    facts = tokenizer_facts(data / "tokenizers" / name)
+def test_real_tokenizers(opened: Opened, name: str, vocab_size: int, merge_ordered: int) -> None:
+    facts = opened(name).facts
     assert (facts.vocab_size, facts.merge_ordered) == (vocab_size, merge_ordered)
 
 
-def test_llama_keeps_its_three_stops_and_what_its_template_writes(data: Path) -> None:
-    assert kept_tokens(data / "tokenizers/llama3_2") == {
+def test_llama_keeps_its_three_stops_and_what_its_template_writes(opened: Opened) -> None:
+    assert kept_tokens_of(opened("llama3_2")) == {
         "<|begin_of_text|>": "chat template",
         "<|start_header_id|>": "chat template",
         "<|end_header_id|>": "chat template",
@@ -104,8 +110,8 @@ def test_llama_keeps_its_three_stops_and_what_its_template_writes(data: Path) ->
     }
 
 
-def test_qwen_keeps_tool_tokens(data: Path) -> None:
-    assert kept_tokens(data / "tokenizers/qwen2_5") == {
+def test_qwen_keeps_tool_tokens(opened: Opened) -> None:
+    assert kept_tokens_of(opened("qwen2_5")) == {
         "<|endoftext|>": "stop token",
         "<|im_start|>": "chat template",
         "<|im_end|>": "stop token",
