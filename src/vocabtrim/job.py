@@ -13,6 +13,7 @@ from typing import Any
 from .calibrate.count import count
 from .calibrate.counts import RAW, TokenCounts
 from .calibrate.sources import find_sources
+from .calibrate.tokenizer import STOP, stop_ids
 from .checkpoint.check import CheckReport, check
 from .checkpoint.costs import available_ids, drafter_cost
 from .checkpoint.trim import TrimPlan, TrimResult, apply_trim, plan_trim, tokenizer_beside
@@ -65,7 +66,12 @@ def calibrate_and_trim(
     available_ids(drafter, target)  # counting may take hours: what cannot be trimmed is refused before
     if texts := [source for source in calibrate if not _is_counts(source)]:
         find_sources(texts, (count_options or {}).get("origin", RAW))
-    counts = tuple(_counted(source, tokenizer or target, count_options or {}) for source in calibrate)
+    loaded = {source: TokenCounts.load(Path(source)) for source in calibrate if _is_counts(source)}
+    options = count_options or {}
+    counts = tuple(
+        loaded[source] if source in loaded else count([str(source)], tokenizer=tokenizer or target, **options)
+        for source in calibrate
+    )
     choice = choose(counts, keep, drafter=drafter, target=target, **(choose_options or {}))
     if strict and choice.verdict in {choose_size.DO_NOT_TRIM, choose_size.LOSING}:
         raise UnsafeError(choice.reason, remedy="serve the drafter as it is; nothing was written")
@@ -105,18 +111,15 @@ def choose(
     several = counts if isinstance(counts, Sequence) and not isinstance(counts, str) else [counts]
     loaded = [part if isinstance(part, TokenCounts) else TokenCounts.load(Path(part)) for part in several]
     target = None if target is None else local_folder(target)
+    if target is not None and options.get("always_keep", True):  # known even where the tokenizer lies elsewhere
+        known = {token: STOP for token in stop_ids(target) if token < loaded[0].tokenizer.vocab_size}
+        options["also_keep"] = {**dict.fromkeys(options.get("also_keep", ()), choose_size.ASKED_FOR), **known}
     if drafter is not None:
         if target is None:
             raise InputError("a drafter's cost is measured beside its target's", remedy="pass --target with --drafter")
         drafter = local_folder(drafter)
         options["cost"], options["available"] = drafter_cost(drafter, target), available_ids(drafter, target)
     return choose_size.choose(loaded, keep, target=tokenizer_beside(target), **options)
-
-
-def _counted(source: str | Path, tokenizer: str | Path, options: Mapping[str, Any]) -> TokenCounts:
-    if _is_counts(source):
-        return TokenCounts.load(Path(source))
-    return count([str(source)], tokenizer=tokenizer, **options)
 
 
 def _is_counts(source: str | Path) -> bool:

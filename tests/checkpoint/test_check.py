@@ -118,7 +118,8 @@ def test_a_head_of_the_wrong_width_or_another_target(eagle3: Path, tmp_path: Pat
     edit_config(eagle3, hidden_size=48)
     assert rules(eagle3) == {"head.width"}
     edit_config(eagle3, hidden_size=64, vocab_size=1024)
-    assert "config.vocab_size" in rules(eagle3, target(tmp_path / "target"))
+    edit_weights(eagle3, lambda weights: weights.pop("t2d"))
+    assert rules(eagle3, target(tmp_path / "target")) == {"config.vocab_size"}
 
 
 def test_damaged_rows_are_named_by_row_and_id(eagle3: Path) -> None:
@@ -223,3 +224,98 @@ def test_the_command_exits_1_on_a_problem_and_0_on_notes(eagle3: Path, vocabtrim
     run = vocabtrim("check", eagle3, "--json")
     assert run.code == 1 and run.json["ok"] is False
     assert run.json["problems"][0].keys() == {"rule", "message", "remedy"}
+
+
+def test_a_mask_of_another_length_than_the_vocabulary(eagle3: Path, tmp_path: Path) -> None:
+    """Compared with the config and the target, not with itself."""
+    edit_weights(eagle3, lambda weights: weights.__setitem__("t2d", weights["t2d"][:-20].clone()))
+    assert "map.length" in rules(eagle3) and "map.length" in rules(eagle3, target(tmp_path / "target"))
+
+
+def test_a_narrow_head_without_map_or_vocab_size_is_told_by_the_target(eagle3: Path, tmp_path: Path) -> None:
+    """vLLM would draft ids 0 and on; only the target tells that there are more."""
+    edit_weights(eagle3, lambda weights: (weights.pop("d2t"), weights.pop("t2d")))
+    edit_config(eagle3, vocab_size=None)
+    assert "map.missing" in rules(eagle3, target(tmp_path / "target"))
+
+
+def test_weights_without_a_config_are_no_map(eagle3: Path, vocabtrim: Any) -> None:
+    (eagle3 / "config.json").unlink()
+    run = vocabtrim("check", eagle3)
+    assert run.code == 2 and "has no config.json" in run.err
+
+
+@pytest.mark.parametrize(
+    ("layout", "missing"),
+    [
+        ("EAGLE", "fc.bias"),
+        ("EAGLE", "layers.0.post_attention_layernorm.weight"),
+        ("EAGLE-3, trimmed head", "norm.weight"),
+        ("EAGLE-3, trimmed head", "midlayer.hidden_norm.weight"),
+    ],
+)
+def test_drafters_with_a_hole_are_refused(layout: str, missing: str, tmp_path: Path, vocabtrim: Any) -> None:
+    drafter = DRAFTERS[layout](tmp_path / "drafter")
+    edit_weights(drafter, lambda weights: weights.pop(missing))
+    run = vocabtrim("check", drafter, "--target", target(tmp_path / "target"))
+    assert run.code == 2 and missing in run.err
+
+
+def test_a_tied_eagle_config_is_found_before_any_trim(tmp_path: Path) -> None:
+    """SGLang cuts the head by a token map and then ties it."""
+    drafter = shapes.write_eagle(tmp_path / "eagle", TINY, seed=3)
+    edit_config(drafter, tie_word_embeddings=True)
+    assert rules(drafter, target(tmp_path / "target")) == {"config.tied"}
+
+
+def test_a_trimmed_independent_drafter_tied_again(tmp_path: Path) -> None:
+    drafter = shapes.write_independent(tmp_path / "drafter", TINY, seed=2)
+    trim(drafter, some_ids(np.arange(TINY.vocab), 100), out=tmp_path / "out")
+    edit_config(tmp_path / "out", tie_word_embeddings=True)
+    assert rules(tmp_path / "out") == {"config.tied"}
+
+
+def test_a_kept_file_cut_short_is_a_problem_not_a_crash(tmp_path: Path, vocabtrim: Any) -> None:
+    drafter = shapes.write_independent(tmp_path / "drafter", TINY, seed=2)
+    trim(drafter, some_ids(np.arange(TINY.vocab), 100), out=tmp_path / "out")
+    kept = tmp_path / "out" / "kept.safetensors"
+    kept.write_bytes(kept.read_bytes()[:-40])
+    run = vocabtrim("check", tmp_path / "out", "--json")
+    assert run.code == 1 and [problem["rule"] for problem in run.json["problems"]] == ["map.changed"]
+
+
+def test_a_packed_target_head_is_noted_beside_a_token_map(tmp_path: Path) -> None:
+    folder = target(tmp_path / "target")
+
+    def pack(weights: dict[str, torch.Tensor]) -> None:
+        del weights["lm_head.weight"]
+        weights["lm_head.weight_packed"] = torch.zeros(512, 8, dtype=torch.int32)
+
+    edit_weights(folder, pack)
+    torch.save([2, 5, 9], tmp_path / "map.pt")
+    assert "serve.quantized-head" in notes(tmp_path / "map.pt", folder)
+
+
+def test_stop_ids_are_the_targets_even_where_its_tokenizer_lies_elsewhere(
+    builtin_target: Path, tmp_path: Path, vocabtrim: Any
+) -> None:
+    """A generation config may stop at ids that no tokenizer file calls a stop token."""
+    import shutil
+
+    bare = tmp_path / "target"
+    shutil.copytree(builtin_target, bare)
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (bare / name).rename(tokenizer / name)
+    (bare / "generation_config.json").write_text(json.dumps({"eos_token_id": [*BUILTIN.eos, 5000]}))
+    shapes.write_eagle(tmp_path / "eagle", BUILTIN, seed=3)
+    (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 200)
+    common = ["--target", bare, "--tokenizer", tokenizer, "--calibrate", tmp_path / "text.txt", "--heldout", "0"]
+    run = vocabtrim("trim", tmp_path / "eagle", *common, "--keep", "100", "--out", tmp_path / "out", "--json")
+    assert run.code == 0, run.err
+    assert run.json["choice"]["always_keep"]["5000"] == "stop token"
+    assert 5000 in KeptVocabulary.load(tmp_path / "out" / "kept.safetensors").ids
+    torch.save([5, 9, *BUILTIN.eos], tmp_path / "map.pt")
+    (missing,) = check(tmp_path / "map.pt", bare).problems
+    assert missing.rule == "stop.missing" and "[5000]" in missing.message

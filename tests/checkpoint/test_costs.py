@@ -143,3 +143,36 @@ def test_inspect_prints_what_a_trim_saves(tmp_path: Path, vocabtrim: Any) -> Non
     assert told["head_share"] == pytest.approx(told["head_bytes"] / told["draft_step_bytes"])
     shown = vocabtrim("inspect", drafter, "--target", target_folder).out
     assert "EAGLE-1/2" in shown and "What a trim would save" in shown
+
+
+def test_a_head_stored_beside_a_tied_embedding_counts_once(llama_3b: Path, eagle_3b: Path) -> None:
+    shapes = {name: tensor.shape for name, tensor in open_checkpoint(llama_3b).tensors.items()}
+    config = json.loads((llama_3b / "config.json").read_text())
+    both = headers_only(llama_3b.with_name("both"), shapes | {"lm_head.weight": (VOCAB, HIDDEN)}, config)
+    assert drafter_cost(eagle_3b, both).target_pass_bytes == drafter_cost(eagle_3b, llama_3b).target_pass_bytes
+
+
+def test_a_merged_medusa_reads_its_heads_not_the_model_around_them(tmp_path: Path) -> None:
+    steps = [
+        draft_step(identify(open_checkpoint(DRAFTERS[name](tmp_path / name))))
+        for name in ("Medusa, .pt", "Medusa, merged")
+    ]
+    assert steps[0] == steps[1]
+
+
+def test_mtp_modules_take_turns_and_read_their_active_experts(tmp_path: Path) -> None:
+    """Two DeepSeek modules of 8 experts, 2 active: a step reads one module, one head, a quarter of the experts."""
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (512, 64), "lm_head.weight": (512, 64)}
+    for number in (1, 2):
+        module = f"model.layers.{number}"
+        shapes |= {
+            f"{module}.eh_proj.weight": (64, 128),
+            f"{module}.embed_tokens.weight": (512, 64),
+            f"{module}.shared_head.head.weight": (512, 64),
+            **{f"{module}.mlp.experts.{expert}.up_proj.weight": (32, 64) for expert in range(8)},
+            **{f"{module}.mlp.experts.{expert}.down_proj.weight": (64, 32) for expert in range(8)},
+        }
+    config = {"num_hidden_layers": 1, "vocab_size": 512, "n_routed_experts": 8, "num_experts_per_tok": 2}
+    step = draft_step(identify(open_checkpoint(headers_only(tmp_path / "mtp", shapes, config))))
+    assert step.body_bytes == 2 * (64 * 128 + 2 * 2 * 32 * 64 + 64)
+    assert step.head_row_bytes == 2 * 64 and step.head_row_parameters == 64

@@ -267,3 +267,41 @@ def test_padded_rows_of_a_head_have_no_token(tmp_path: Path) -> None:
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert written["t2d"].shape == (TINY.vocab,) and int(written["t2d"].sum()) == kept.size
     assert head_ids(identify(open_checkpoint(tmp_path / "out"))).width == TINY.vocab
+
+
+def test_a_tied_heads_bias_is_cut_along(tmp_path: Path) -> None:
+    """A tied model may still have lm_head.bias: it stands beside no weight of that name."""
+    drafter = DRAFTERS["independent, tied"](tmp_path / "drafter")
+    weights = load_file(drafter / "model.safetensors")
+    weights["lm_head.bias"] = torch.randn(TINY.head_rows).bfloat16()
+    save_file(weights, drafter / "model.safetensors")
+    kept = some_ids(EVERYTHING, 50)
+    trim(drafter, kept, out=tmp_path / "out")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert same(after["lm_head.bias"], weights["lm_head.bias"][kept.ids.tolist()])
+    assert same(after["lm_head.weight"], weights["model.embed_tokens.weight"][kept.ids.tolist()])
+
+
+def test_the_original_card_survives_a_second_trim_and_stale_maps_stay_behind(tmp_path: Path) -> None:
+    drafter = shapes.write_eagle3(tmp_path / "drafter", TINY, seed=4, draft_vocab=300)
+    (drafter / "README.md").write_text("the author's own words")
+    np.save(drafter / "d2t.npy", np.arange(300))
+    ids = np.sort(available_ids(drafter))
+    trim(drafter, KeptVocabulary(ids[:100].copy(), TINY.vocab), out=tmp_path / "once")
+    trim(tmp_path / "once", KeptVocabulary(ids[:50].copy(), TINY.vocab), out=tmp_path / "twice")
+    for out in ("once", "twice"):
+        assert (tmp_path / out / "README.upstream.md").read_text() == "the author's own words"
+        assert not (tmp_path / out / "d2t.npy").exists()
+
+
+@pytest.mark.parametrize("embedding", ["wte", "transformer.wte", "model.decoder.embed_tokens", "gpt_neox.embed_in"])
+def test_other_families_names_are_known(embedding: str, tmp_path: Path) -> None:
+    """GPT-2 as the hub has it, OPT, GPT-NeoX: tied, under names of their own."""
+    (tmp_path / "drafter").mkdir()
+    weights = {f"{embedding}.weight": torch.randn(64, 8), "h.0.attn.c_attn.weight": torch.randn(8, 24)}
+    save_file(weights, tmp_path / "drafter" / "model.safetensors")
+    (tmp_path / "drafter" / "config.json").write_text(json.dumps({"vocab_size": 64, "tie_word_embeddings": True}))
+    kept = KeptVocabulary(np.array([1, 5, 60]), 64)
+    trim(tmp_path / "drafter", kept, out=tmp_path / "out")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert same(after["lm_head.weight"], weights[f"{embedding}.weight"][[1, 5, 60]])

@@ -266,6 +266,11 @@ def _templates(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
             yield file.read_text(encoding="utf-8", errors="replace")
 
 
+def stop_ids(folder: Path) -> set[int]:
+    """The ids that end an answer by the generation and model configs of a folder, with or without a tokenizer in it."""
+    return set(_stop_ids(folder))
+
+
 def _stop_ids(folder: Path) -> Iterator[int]:
     for name in ("generation_config.json", "config.json"):
         config = _read_json(folder / name)

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..calibrate.tokenizer import STOP, TokenizerFacts
+from ..calibrate.tokenizer import STOP, TokenizerFacts, stop_ids
 from ..errors import InputError, UnsupportedError
+from ..hub import local_folder
 from ..vocabulary.dialects import read_pieces
 from ..vocabulary.draft_map import MapPieces, Problem, find_problems
 from ..vocabulary.kept import Ids, KeptVocabulary
 from .head_ids import KEPT_FILE, head_ids, map_problems, width_problems
-from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, head_of, identify, with_prefix
-from .read import Checkpoint, open_checkpoint
+from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, Head, head_of, identify, with_prefix
+from .read import WEIGHT_FILES, Checkpoint, open_checkpoint
 from .stored import StoredTensor
 from .trim import tokenizer_beside
 
@@ -64,11 +65,11 @@ def check(path: str | Path, target: str | Path | None = None) -> CheckReport:
     target: the target's folder; with it the stop ids, the width and, where the head is the target's, every head row
     are compared. Raises InputError and CheckpointError for files that cannot be read.
     """
-    path = Path(path)
+    path = local_folder(path)
     if not path.exists():
         raise InputError(f"nothing to check at {path}", remedy="pass a drafter's folder or a map's file")
-    target_checkpoint = None if target is None else open_checkpoint(Path(target))
-    if path.is_dir() and (path / "config.json").exists():
+    target_checkpoint = None if target is None else open_checkpoint(local_folder(target))
+    if path.is_dir() and any((path / name).exists() for name in ("config.json", *WEIGHT_FILES)):
         return _check_drafter(path, target_checkpoint)
     return _check_map(path, target_checkpoint)
 
@@ -78,6 +79,8 @@ def _check_drafter(path: Path, target: Checkpoint | None) -> CheckReport:
         drafter = identify(open_checkpoint(path), target)
     except UnsupportedError as error:
         return CheckReport("unknown", (Problem("kind.refused", error.what, error.remedy),), ())
+    if unreadable := [*_kept_file(path), *_retied(drafter)]:
+        return CheckReport(drafter.kind, tuple(unreadable), ())
     problems = [*map_problems(drafter), *width_problems(drafter)]
     if any(problem.rule != "map.unsorted" for problem in problems):
         return CheckReport(drafter.kind, tuple(problems), ())  # rules on rows need a map that can be believed
@@ -92,12 +95,12 @@ def _check_map(path: Path, target: Checkpoint | None) -> CheckReport:
     pieces = read_pieces(path)
     tokenizer = None if target is None else tokenizer_beside(target.folder)
     if target is not None:
-        pieces = replace(pieces, target_vocab=target.tensor(f"{head_of(target)[0]}.weight").rows)
+        pieces = replace(pieces, target_vocab=Head(target, head_of(target)[0], "lm_head").rows)
     if pieces.offsets is None:
         pieces = _readable(pieces)
     problems = find_problems(pieces)
     if not any(problem.rule in {"map.range", "map.duplicate", "map.length"} for problem in problems):
-        problems += _ids_rules(str(path), pieces.ids, tokenizer)
+        problems += _ids_rules(str(path), pieces.ids, tokenizer, target)
     if tokenizer is not None and pieces.tokenizer_hash not in {None, tokenizer.hash}:
         problems.append(_other_tokenizer(str(path), str(pieces.tokenizer_hash), tokenizer))
     return CheckReport("map", tuple(problems), tuple(_map_notes(pieces, target)))
@@ -107,6 +110,22 @@ def _readable(pieces: MapPieces) -> MapPieces:
     """Offsets or ids, whichever reading is sound; as ids where none is, so that its problems are told."""
     readings = [replace(pieces, offsets=offsets) for offsets in (True, False)]
     return next((reading for reading in readings if not find_problems(reading)), readings[1])
+
+
+def _kept_file(folder: Path) -> Iterator[Problem]:
+    """A kept.safetensors that was edited, cut short or replaced by something else."""
+    if (folder / KEPT_FILE).exists():
+        try:
+            KeptVocabulary.load(folder / KEPT_FILE)
+        except InputError as error:
+            yield Problem("map.changed", str(error.what), "restore it, or trim the original drafter again")
+
+
+def _retied(drafter: Drafter) -> Iterator[Problem]:
+    """A trimmed head beside a config that ties: read as the config says, the folder would look untrimmed."""
+    stored = drafter.checkpoint.tensors.get("lm_head.weight")
+    if drafter.tied and stored is not None and stored.rows != drafter.heads[0].rows:
+        yield _tied(drafter.checkpoint.folder)
 
 
 # The head itself
@@ -173,7 +192,7 @@ def _rows_of_target(subject: _Subject) -> Iterator[Problem]:
 
 def _ids_of_subject(subject: _Subject) -> Iterator[Problem]:
     if subject.ids is not None:
-        yield from _ids_rules(str(subject.folder), subject.ids, subject.tokenizer)
+        yield from _ids_rules(str(subject.folder), subject.ids, subject.tokenizer, subject.target)
 
 
 def _missing_specials(subject: _Subject) -> Iterator[Problem]:
@@ -188,12 +207,13 @@ def _missing_specials(subject: _Subject) -> Iterator[Problem]:
         )
 
 
-def _ids_rules(where: str, ids: Ids, tokenizer: TokenizerFacts | None) -> list[Problem]:
-    if tokenizer is None:
-        return []
+def _ids_rules(where: str, ids: Ids, tokenizer: TokenizerFacts | None, target: Checkpoint | None) -> list[Problem]:
     problems = []
-    stops = [token for token, why in _missing(ids, tokenizer).items() if why == STOP]
-    if stops:
+    known = set() if target is None else stop_ids(target.folder)
+    if tokenizer is not None:
+        known = {token for token in known if token < tokenizer.vocab_size}
+        known |= {token for token, why in tokenizer.always_keep.items() if why == STOP}
+    if stops := sorted(known - set(ids.tolist())):
         problems.append(
             Problem(
                 "stop.missing",
@@ -201,8 +221,8 @@ def _ids_rules(where: str, ids: Ids, tokenizer: TokenizerFacts | None) -> list[P
                 "trim again with --target and without --no-always-keep",
             )
         )
-    padded = ids[ids >= tokenizer.vocab_size]
-    if padded.size:
+    padded = ids[ids >= tokenizer.vocab_size] if tokenizer is not None else ids[:0]
+    if tokenizer is not None and padded.size:
         problems.append(
             Problem(
                 "map.padded-row",
@@ -257,14 +277,19 @@ def _draft_vocab_size(subject: _Subject) -> Iterator[Problem]:
 
 
 def _tied_config(subject: _Subject) -> Iterator[Problem]:
-    checkpoint = subject.drafter.checkpoint
-    if subject.trimmed and checkpoint.setting("tie_word_embeddings", False):
-        yield Problem(
-            "config.tied",
-            f"config.json of {subject.folder} ties the head to the embedding, so an engine loads the full embedding "
-            "over the trimmed head",
-            'set "tie_word_embeddings": false',
-        )
+    """SGLang takes a tied EAGLE config at its word even where the head comes by a token map."""
+    tied = subject.drafter.checkpoint.setting("tie_word_embeddings", False)
+    if tied and (subject.trimmed or subject.drafter.kind in {EAGLE, EAGLE3}):
+        yield _tied(subject.folder)
+
+
+def _tied(folder: Path) -> Problem:
+    return Problem(
+        "config.tied",
+        f"config.json of {folder} ties the head to the embedding, so an engine loads the full embedding over a trimmed "
+        "head",
+        'set "tie_word_embeddings": false',
+    )
 
 
 def _vocab_size(subject: _Subject) -> Iterator[Problem]:
@@ -311,7 +336,7 @@ def _serving_notes(subject: _Subject) -> Iterator[Problem]:
         yield Problem(
             "serve.independent",
             "plain loaders expect as many head rows as vocab_size and refuse this folder",
-            "serve it through an engine that vocabtrim exports to",
+            "load it with a head of that many rows, and map ids back by kept.safetensors",
         )
     if subject.drafter.kind == EAGLE3:
         yield Problem(

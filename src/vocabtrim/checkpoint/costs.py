@@ -13,7 +13,7 @@ from pathlib import Path
 from ..cost import Cost
 from ..vocabulary.kept import Ids
 from .head_ids import head_ids
-from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, Drafter, embedding_of, head_of, identify, with_prefix
+from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, embedding_of, head_of, identify, with_prefix
 from .read import Checkpoint, open_checkpoint
 from .stored import StoredTensor
 
@@ -49,19 +49,25 @@ class DraftStep:
 def draft_step(drafter: Drafter) -> DraftStep:
     """Sum what one draft step of a drafter reads, with its head as it is.
 
+    A mixture of experts reads its active experts. Several MTP modules take turns, so a step reads the mean of them.
     EAGLE-3's feature fusion (fc), read once a round, is charged to every draft step, so its gain is understated a
     little. An embedding that belongs to the target costs one row, which is left out.
     """
-    body = [drafter.checkpoint.tensors[name] for name in drafter.body]
-    embedding = _under(body, drafter.embedding)
-    others = [tensor for tensor in body if tensor not in embedding]
+    body = [drafter.checkpoint.tensors[name] for name in drafter.read_per_step]
+    embeddings = (
+        [tensor for tensor in body if tensor.name.endswith("embed_tokens.weight")] if drafter.kind == MTP else []
+    )
+    embeddings = embeddings or _under(body, drafter.embedding)
+    others = [(tensor, _share(drafter.checkpoint, tensor.name)) for tensor in body if tensor not in embeddings]
+    body_bytes = sum(share * tensor.nbytes for tensor, share in others) + sum(t.row_bytes for t in embeddings)
     head_tensors = [tensor for head in drafter.heads for tensor in head.tensors.values() if tensor.elements > 1]
+    heads_at_once = len(drafter.heads) if drafter.kind == MEDUSA else 1
     rows = drafter.heads[0].rows
     return DraftStep(
-        body_bytes=sum(tensor.nbytes for tensor in others) + sum(tensor.row_bytes for tensor in embedding),
-        body_parameters=sum(tensor.elements for tensor in others),
-        head_row_bytes=sum(tensor.nbytes for tensor in head_tensors) / rows,
-        head_row_parameters=round(sum(head.main.elements for head in drafter.heads) / rows),
+        body_bytes=round(body_bytes / drafter.modules),
+        body_parameters=round(sum(share * tensor.elements for tensor, share in others) / drafter.modules),
+        head_row_bytes=heads_at_once * sum(tensor.nbytes for tensor in head_tensors) / rows / len(drafter.heads),
+        head_row_parameters=round(heads_at_once * drafter.heads[0].main.elements / rows),
         head_rows=rows,
     )
 
@@ -69,7 +75,7 @@ def draft_step(drafter: Drafter) -> DraftStep:
 def drafter_cost(drafter: Path, target: Path) -> Cost:
     """Cost of a drafter beside its target, from their folders.
 
-    A mixture of experts reads its active experts only. Raises the errors of `open_checkpoint` and `identify`.
+    Raises the errors of `open_checkpoint` and `identify`.
     """
     target_checkpoint = open_checkpoint(target)
     return cost_of(identify(open_checkpoint(drafter), target_checkpoint), target_checkpoint)
@@ -107,7 +113,10 @@ def _paper_embedding(drafter: Drafter, target: Checkpoint) -> int:
 
 
 def _pass_sum(target: Checkpoint, *, by_bytes: bool) -> float:
-    """Bytes that one target pass reads, or the target's active parameters with its embedding counted."""
+    """Bytes that one target pass reads, or the target's active parameters with its embedding counted.
+
+    A head stored beside a tied embedding is never loaded, so it does not count.
+    """
     _, tied = head_of(target)
     embedding = _under(target.tensors.values(), embedding_of(target))
     layers = target.setting("num_hidden_layers")
@@ -115,21 +124,22 @@ def _pass_sum(target: Checkpoint, *, by_bytes: bool) -> float:
     for name, tensor in target.tensors.items():
         layer = _LAYER.match(name)
         extra_layer = layer is not None and layers is not None and int(layer[1]) >= layers  # an MTP module
-        if extra_layer or _NOT_READ_PER_TOKEN.search(name):
+        if extra_layer or _NOT_READ_PER_TOKEN.search(name) or (tied and name.startswith("lm_head.")):
             continue
         if by_bytes and tensor in embedding and not tied:
             total += tensor.row_bytes
         else:
-            share = _active_share(target) if _ROUTED_EXPERT.search(name) else 1.0
-            total += share * (tensor.nbytes if by_bytes else tensor.elements)
+            total += _share(target, name) * (tensor.nbytes if by_bytes else tensor.elements)
     return total
 
 
-def _active_share(target: Checkpoint) -> float:
-    """The share of routed experts that one token passes through."""
+def _share(checkpoint: Checkpoint, name: str) -> float:
+    """How much of a tensor one token reads: of routed experts the active ones, of anything else all."""
+    if not _ROUTED_EXPERT.search(name):
+        return 1.0
     for key in ("n_routed_experts", "num_experts", "num_local_experts"):
-        if experts := target.setting(key):
-            return float(target.setting("num_experts_per_tok", experts)) / float(experts)
+        if experts := checkpoint.setting(key):
+            return float(checkpoint.setting("num_experts_per_tok", experts)) / float(experts)
     return 1.0
 
 

@@ -117,16 +117,19 @@ def _map_pieces(drafter: Drafter) -> MapPieces | None:
 
 
 def target_width(drafter: Drafter) -> int:
-    """Rows of the target's head: from t2d, else the config, else a head that was never trimmed.
+    """Rows of the target's head: from the drafter's config or the target's, else a mask, else an untrimmed head.
 
     A trim writes vocab_size where the layout's config has none (Medusa), so that this stays answerable.
     """
-    checkpoint = drafter.checkpoint
-    if "t2d" in checkpoint.tensors:
-        return checkpoint.tensors["t2d"].rows
-    if drafter.heads[0].owner is not checkpoint:
-        return drafter.heads[0].rows
-    return int(checkpoint.setting("vocab_size", drafter.heads[0].rows))
+    checkpoint, head = drafter.checkpoint, drafter.heads[0]
+    if head.owner is not checkpoint:
+        return head.rows
+    said = checkpoint.setting("vocab_size")
+    if said is None and drafter.target is not None:
+        said = drafter.target.setting("vocab_size")
+    if said is None:
+        said = checkpoint.tensors["t2d"].rows if "t2d" in checkpoint.tensors else head.rows
+    return int(said)
 
 
 def prove_tokenizer(kept: KeptVocabulary, width: int, owner: Checkpoint, facts: TokenizerFacts | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..calibrate.tokenizer import tokenizer_facts
+from ..hub import local_folder
 from .costs import DraftStep, cost_of, draft_step
 from .head_ids import head_ids
 from .layouts import identify
@@ -64,8 +65,8 @@ def inspect(path: str | Path, target: str | Path | None = None) -> Inspection:
 
     Raises the errors of `open_checkpoint`, `identify` and `head_ids`.
     """
-    target_checkpoint = None if target is None else open_checkpoint(Path(target))
-    drafter = identify(open_checkpoint(Path(path)), target_checkpoint)
+    target_checkpoint = None if target is None else open_checkpoint(local_folder(target))
+    drafter = identify(open_checkpoint(local_folder(path)), target_checkpoint)
     ids = head_ids(drafter)
     step = draft_step(drafter)
     head = drafter.heads[0]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import CheckpointError, UnsupportedError
 from .read import Checkpoint
@@ -34,6 +34,9 @@ _EMBEDDINGS = (
     "gpt_neox.embed_in",
     "transformer.word_embeddings",
     "model.tok_embeddings",
+    "model.decoder.embed_tokens",
+    "decoder.embed_tokens",
+    "wte",
     "mtp.embed_tokens",
 )
 _REFUSED = {
@@ -53,6 +56,7 @@ _TOGETHER = {
 _EAGLE_MATRICES = (
     *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")),
     *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+    "post_attention_layernorm",
 )
 
 
@@ -66,8 +70,10 @@ class Head:
 
     @property
     def tensors(self) -> dict[str, StoredTensor]:
-        """suffix ("weight", "bias", "weight_scale", ...) -> tensor."""
-        return with_prefix(self.owner.tensors, self.source)
+        """suffix ("weight", "bias", "weight_scale", ...) -> tensor. A tied head's bias stands beside no weight."""
+        tied_bias = with_prefix(self.owner.tensors, "lm_head") if self.source in _EMBEDDINGS else {}
+        found = with_prefix(self.owner.tensors, self.source)
+        return found | ({"bias": tied_bias["bias"]} if "bias" in tied_bias else {})
 
     @property
     def main(self) -> StoredTensor:
@@ -95,7 +101,8 @@ class Drafter:
     """A drafter, understood: its kind, its heads, and the tensors a trim copies unchanged.
 
     body: names of the tensors copied as they are. embedding: prefix of the input embedding in `checkpoint`, or None
-    where the target's is used. tied: the head is the input embedding.
+    where the target's is used. tied: the head is the input embedding. target: where it was given.
+    modules: how many MTP modules take turns, one a draft step.
     """
 
     kind: str
@@ -104,6 +111,15 @@ class Drafter:
     body: tuple[str, ...]
     embedding: str | None = None
     tied: bool = False
+    target: Checkpoint | None = None
+    modules: int = 1
+
+    @property
+    def read_per_step(self) -> tuple[str, ...]:
+        """Names of the body that draft steps read: of a merged Medusa its heads alone, the rest is the target."""
+        if self.kind != MEDUSA:
+            return self.body
+        return tuple(name for name in self.body if _MEDUSA_TENSOR.fullmatch(name))
 
 
 def with_prefix(tensors: Mapping[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
@@ -123,7 +139,7 @@ def identify(checkpoint: Checkpoint, target: Checkpoint | None = None) -> Drafte
             f"{checkpoint.folder} is a {model_type} drafter: {_REFUSED[model_type]}",
             remedy="serve it as it is; it is already cheap at large vocabularies",
         )
-    drafter = _by_names(checkpoint, target)
+    drafter = replace(_by_names(checkpoint, target), target=target)
     _prove_complete(drafter)
     return drafter
 
@@ -151,11 +167,15 @@ def _prove_complete(drafter: Drafter) -> None:
                 found=list(head.main.shape),
                 remedy="the checkpoint is damaged: fetch it again",
             )
-    modules = {name.rpartition(".")[0] for name in drafter.checkpoint.tensors}
+    modules = {name.rpartition(".")[0] for name in drafter.checkpoint.tensors} | set(drafter.checkpoint.tensors)
     needed: list[str] = []
     if drafter.kind in {EAGLE, EAGLE3}:
         blocks = {found[0] for name in drafter.body if (found := re.match(r"(model\.)?(midlayer|layers\.\d+)", name))}
         needed += [f"{block}.{matrix}" for block in sorted(blocks) or ["layers.0"] for matrix in _EAGLE_MATRICES]
+        if drafter.kind == EAGLE3:
+            needed += ["norm", *(f"{block}.hidden_norm" for block in sorted(blocks)[:1])]
+        elif drafter.checkpoint.config.get("bias", True):  # EAGLE's own loader takes a missing key for true
+            needed.append("fc.bias")
     for name in drafter.body:
         parent, _, matrix = name.removesuffix(".weight").rpartition(".")
         needed += [f"{parent}.{other}" for other in _TOGETHER.get(matrix, ())]
@@ -163,7 +183,7 @@ def _prove_complete(drafter: Drafter) -> None:
         if prefix not in modules:
             raise CheckpointError(
                 f"{drafter.checkpoint.folder} is no whole {drafter.kind} drafter",
-                expected=f"{prefix}.weight",
+                expected=prefix if prefix.endswith(".bias") else f"{prefix}.weight",
                 found=f"{len(drafter.checkpoint.tensors)} tensors without it",
                 remedy="the checkpoint is incomplete: fetch it again",
             )
@@ -253,12 +273,12 @@ def _medusa(checkpoint: Checkpoint) -> Drafter:
 
 def _nextn(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
     """DeepSeek-V3 and GLM: the module is layer N = num_hidden_layers and on, with a shared_head of its own."""
-    modules = [found[1] for name in checkpoint.tensors if (found := _NEXTN_MODULE.fullmatch(name))]
+    modules = sorted(found[1] for name in checkpoint.tensors if (found := _NEXTN_MODULE.fullmatch(name)))
     heads = tuple(
         Head(checkpoint, f"{module}shared_head.head", f"{module}shared_head.head")
         if with_prefix(checkpoint.tensors, f"{module}shared_head.head")
         else _verifier_head(checkpoint, target, f"{module}shared_head.head")
-        for module in sorted(modules)
+        for module in modules
     )
     return _module_drafter(checkpoint, modules, heads)
 
@@ -273,12 +293,12 @@ def _mtp(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
     return _module_drafter(checkpoint, modules, (head,))
 
 
-def _module_drafter(checkpoint: Checkpoint, modules: Iterable[str], heads: tuple[Head, ...]) -> Drafter:
+def _module_drafter(checkpoint: Checkpoint, modules: list[str], heads: tuple[Head, ...]) -> Drafter:
     """Only the module is the drafter: the rest of the checkpoint is the target and stays where it is."""
     replaced = {head.name for head in heads}
     body = tuple(name for name in _all_but(checkpoint, replaced) if name.startswith(tuple(modules)))
     embedding = next((name.removesuffix(".weight") for name in body if name.endswith("embed_tokens.weight")), None)
-    return Drafter(MTP, checkpoint, heads, body, embedding)
+    return Drafter(MTP, checkpoint, heads, body, embedding, modules=len(modules))
 
 
 def _verifier_head(checkpoint: Checkpoint, target: Checkpoint | None, name: str) -> Head:

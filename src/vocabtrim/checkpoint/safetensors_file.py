@@ -7,7 +7,6 @@ not tell, which is what lets a trim copy ranges instead of loading tensors.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from .stored import DTYPE_BITS, StoredTensor
+from .stored import DTYPE_BITS, StoredTensor, write_all
 
 
 def read_header(path: Path) -> tuple[list[StoredTensor], dict[str, str]]:
@@ -68,4 +67,4 @@ def write_header(out: int, tensors: Mapping[str, tuple[str, Sequence[int]]], met
         offset += nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data begins on an 8-byte boundary
-    os.write(out, len(text).to_bytes(8, "little") + text)
+    write_all(out, len(text).to_bytes(8, "little") + text)

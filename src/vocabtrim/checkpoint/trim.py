@@ -222,11 +222,12 @@ def _copies(drafter: Drafter, target: Path | None) -> dict[str, Path]:
         if path.is_file()
         and not path.name.startswith(".")
         and path.name not in ours
-        and path.suffix not in WEIGHT_SUFFIXES
+        and path.suffix not in {*WEIGHT_SUFFIXES, ".npy"}  # maps beside the weights would contradict the new one
         and not path.name.endswith(".index.json")
     }
-    if "README.md" in copies:
-        copies["README.upstream.md"] = copies.pop("README.md")
+    card = copies.pop("README.md", None)
+    if card is not None:  # of a drafter trimmed before, the original's stays the one that is kept
+        copies.setdefault("README.upstream.md", card)
     if target is not None and "tokenizer.json" not in copies:
         copies |= {name: target / name for name in TOKENIZER_FILES if (target / name).is_file()}
     return copies

@@ -83,7 +83,7 @@ def choose(
     multiple: int | None = None,
     prior: bool = True,
     always_keep: bool = True,
-    also_keep: Iterable[int] = (),
+    also_keep: Iterable[int] | Mapping[int, str] = (),
     block_efficiency: float | None = None,
     draft_length: int = DRAFT_LENGTH,
 ) -> Choice:
@@ -97,7 +97,8 @@ def choose(
         counts. available: (rows,) the ids that a head trimmed before still has; None for all.
     multiple: sizes are rounded up to it. Default: 64 as far as ids last, none for a number of ids.
     prior: whether ids that nobody has seen may follow in the tokenizer's merge order.
-    always_keep: whether stop and chat-template ids are forced. also_keep: further ids to force.
+    always_keep: whether stop and chat-template ids are forced. also_keep: further ids to force, by themselves or
+        each with its reason.
     block_efficiency: of the drafter with its head as it is, where measured; otherwise assumed. draft_length: with it.
 
     Raises InputError for a size or a coverage that cannot be had, MismatchError for another tokenizer's counts.
@@ -204,9 +205,12 @@ def _one_tokenizer(
 
 
 def _forced(
-    files: Sequence[TokenCounts], target: TokenizerFacts | None, always_keep: bool, also_keep: Iterable[int]
+    files: Sequence[TokenCounts],
+    target: TokenizerFacts | None,
+    always_keep: bool,
+    also_keep: Iterable[int] | Mapping[int, str],
 ) -> dict[int, str]:
-    forced = dict.fromkeys(also_keep, ASKED_FOR)
+    forced = dict(also_keep) if isinstance(also_keep, Mapping) else dict.fromkeys(also_keep, ASKED_FOR)
     if always_keep:
         for facts in [*(part.tokenizer for part in files), *([target] if target is not None else [])]:
             forced.update(facts.always_keep)
