@@ -163,7 +163,7 @@ class TokenCounts:
             "counts_hash": self.hash,
             "provenance": dict(self.provenance),
         }
-        write_file(path, save(self._tensors(), metadata={"vocabtrim": json.dumps(story)}))
+        write_file(path, save(self._tensors(), metadata={"vocabtrim": json.dumps(story)}), "counts")
 
     @classmethod
     def load(cls, path: Path) -> TokenCounts:

@@ -44,8 +44,11 @@ def choose(
     Example: vocabtrim choose answers.st web.st --drafter eagle/ --target llama/ --out kept.safetensors
     """
     from ..job import choose as choose_ids
+    from ..provenance import refuse_replacing
     from ..vocabulary import choose_size
 
+    if out is not None:
+        refuse_replacing(out, "kept", counts)
     choice = choose_ids(
         counts,
         choose_size.parse_keep(keep),

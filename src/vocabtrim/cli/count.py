@@ -46,9 +46,11 @@ def count(
 
     Example: vocabtrim count answers.jsonl raw:wiki/*.txt --tokenizer Llama-3.2-3B-Instruct --out counts.safetensors
     """
-    from ..provenance import refuse_unwritable
+    from ..calibrate.sources import find_sources
+    from ..provenance import refuse_replacing
 
-    refuse_unwritable(out)
+    texts = [file for source in find_sources(sources, origin) for file in source.files if file is not None]
+    refuse_replacing(out, "counts", [*texts, tokenizer, Path(tokenizer) / "tokenizer.json"])
     with counting(workers) as on_progress:
         from ..calibrate.count import count as count_tokens
 

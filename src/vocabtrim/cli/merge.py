@@ -28,7 +28,9 @@ def merge(
     """
     from ..calibrate.counts import TokenCounts
     from ..calibrate.counts import merge as merge_counts
+    from ..provenance import refuse_replacing
 
+    refuse_replacing(out, "counts", files)
     merged = merge_counts([TokenCounts.load(file) for file in files], weight)
     merged.save(out)
     if json:

@@ -26,7 +26,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from ..errors import InputError, MismatchError
-from ..provenance import birth_certificate, sha256_file, write_file
+from ..provenance import Kind, birth_certificate, refuse_replacing, sha256_file, write_file
 from .containers import BARE, MAX_ENTRIES, Contents, read_contents
 from .draft_map import DraftMap, MapPieces, prove
 from .kept import KeptVocabulary
@@ -189,6 +189,7 @@ def convert(
     sort: whether an unsorted map may be put in ascending order, which gives every row of a head cut by it another id.
     Raises InputError for a map that is not sound or cannot be said in `to`, MismatchError for another tokenizer's.
     """
+    refuse_replacing(out, _kind(to, out), _files_of(path, target))
     sizes = _Target(target_vocab, target_vocab) if target is None else _target(target, target_vocab)
     draft_map = read_map(path, dialect, sizes.rows)
     hashes = {sizes.tokenizer_hash, draft_map.tokenizer_hash} - {None}
@@ -204,6 +205,16 @@ def convert(
         known = replace(known, target_vocab=sizes.vocab_size)  # a head's padded rows are no ids
     write_map(known, to, out, sort=sort)
     return draft_map
+
+
+def _kind(to: Dialect, out: Path) -> Kind:
+    return "kept" if to == "ids" else "torch" if out.suffix == ".pt" else "map"
+
+
+def _files_of(path: Path, target: Path | str | None) -> list[Path]:
+    """What is read: the map's file or all of its folder, and the target's."""
+    named = [path] if target is None else [path, Path(target)]
+    return [file for place in named for file in (place.iterdir() if place.is_dir() else [place])]
 
 
 def write_map(draft_map: DraftMap, to: Dialect, out: Path, *, sort: bool = False) -> None:
@@ -293,7 +304,7 @@ def _save_torch(content: Any, out: Path) -> None:
 
     saved = io.BytesIO()
     torch.save(content, saved)
-    write_file(out, saved.getvalue())
+    write_file(out, saved.getvalue(), "torch")
 
 
 def _save_tensors(
@@ -305,7 +316,7 @@ def _save_tensors(
         "tokenizer_hash": draft_map.tokenizer_hash,
         "provenance": dict(certificate),
     }
-    write_file(out, save(tensors, metadata={"vocabtrim": json.dumps(story)}))
+    write_file(out, save(tensors, metadata={"vocabtrim": json.dumps(story)}), "map")
 
 
 def _hash_of(source: str) -> dict[str, str]:

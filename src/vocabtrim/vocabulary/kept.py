@@ -89,7 +89,7 @@ class KeptVocabulary:
             "provenance": dict(self.provenance),
         }
         tensors: dict[str, npt.NDArray[Any]] = {"kept_ids": self.ids, "kept_origin": self.origin}
-        write_file(path, save(tensors, metadata={"vocabtrim": json.dumps(story)}))
+        write_file(path, save(tensors, metadata={"vocabtrim": json.dumps(story)}), "kept")
 
     @classmethod
     def load(cls, path: Path) -> KeptVocabulary:
