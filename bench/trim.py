@@ -5,7 +5,9 @@ source and output once more and hashes them. Both sides run on files that are in
 turn (A B A B), each into a fresh place. The trim's time is that of the call in a process of its own, beyond starting
 Python; its memory is that process's peak beyond what it had when everything was imported.
 
-    python bench/trim.py [--runs 5] [--keep 32768]
+    python bench/trim.py [--runs 5] [--keep 32768] [--tokenizer FOLDER]
+
+--tokenizer: Llama 3's, put beside the target, so that comparing it with the kept vocabulary's is part of the trim.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--keep", type=int, default=32_768)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokenizer", type=Path)
     arguments = parser.parse_args()
-    drafter, target, kept = make_inputs(arguments.keep, arguments.seed)
+    drafter, target, kept = make_inputs(arguments.keep, arguments.seed, arguments.tokenizer)
     trims, copies, peaks = [], [], []
     trimmed, copy = OUT / "trimmed", OUT / "copy"
     out_bytes = 0
@@ -65,6 +68,7 @@ def main() -> None:
     result = {
         "bench": "trim",
         "out_bytes": out_bytes,
+        "with_tokenizer": arguments.tokenizer is not None,
         "trim_seconds": trims,
         "cp_seconds": copies,
         "ratio_median": ratio,
@@ -75,7 +79,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def make_inputs(keep: int, seed: int) -> tuple[Path, Path, Path]:
+def make_inputs(keep: int, seed: int, tokenizer: Path | None) -> tuple[Path, Path, Path]:
     """The drafter, its target (the head is real, the rest holes) and a kept vocabulary spread like a real one."""
     import numpy as np
 
@@ -85,7 +89,7 @@ def make_inputs(keep: int, seed: int) -> tuple[Path, Path, Path]:
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     write_eagle(OUT / "eagle", LLAMA_3_1_8B, seed=seed)
-    write_target(OUT / "target", LLAMA_3_1_8B, seed=seed, sparse=True)
+    write_target(OUT / "target", LLAMA_3_1_8B, seed=seed, sparse=True, tokenizer=tokenizer)
     # Frequent ids are mostly low ones: draw with a density that falls off along the merge order.
     generator = np.random.default_rng(seed)
     weights = 1 / (np.arange(LLAMA_3_1_8B.vocab) + 2_000)
