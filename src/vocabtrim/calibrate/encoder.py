@@ -64,7 +64,11 @@ class Encoder:
         if self._fast is None:
             return
         prepared = [(text, ready) for text in sample if (ready := self._fast.prepare(text)) is not None]
-        joined = self._fast.encode(["", *(ready for _, ready in prepared)])
+        try:
+            joined = self._fast.encode(["", *(ready for _, ready in prepared)])
+        except ValueError:  # a text that overflows tiktoken's pattern; there `count` takes the other way as well
+            prepared = [(text, ready) for text, ready in prepared if _encodes(self._fast, ready)]
+            joined = self._fast.encode(["", *(ready for _, ready in prepared)])
         fast = np.split(joined, np.flatnonzero(joined == self._fast.separator_id))[1:]
         plain = self._tokenizer.encode_batch_fast([text for text, _ in prepared], add_special_tokens=False)
         for (text, _), ids, encoding in zip(prepared, fast, plain, strict=True):
@@ -86,7 +90,11 @@ class Encoder:
                 ready.append(prepared)
         if not ready:
             return self._count_plain(odd)
-        tally = np.bincount(fast.encode(ready), minlength=self._vocab_size + 1)
+        try:
+            encoded = fast.encode(ready)
+        except ValueError:  # tiktoken's pattern overflows on a run of a million spaces
+            return self._count_halves(texts)
+        tally = np.bincount(encoded, minlength=self._vocab_size + 1)
         n_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in ready)
         if tally @ fast.byte_length != n_bytes or tally[fast.separator_id] != len(ready) - 1:
             self._give_up("tiktoken lost bytes of the text")
@@ -94,11 +102,26 @@ class Encoder:
         counts: Counts = tally[:-1].astype(np.int64, copy=False)
         return counts + self._count_plain(odd) if odd else counts
 
+    def _count_halves(self, texts: Sequence[str]) -> Counts:
+        """As `count`, of one half and the other: in the end only what tiktoken refuses goes through `tokenizers`."""
+        if len(texts) == 1:
+            return self._count_plain(texts)
+        middle = len(texts) // 2
+        return self.count(texts[:middle]) + self.count(texts[middle:])
+
     def _count_plain(self, texts: Sequence[str]) -> Counts:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
         counts: Counts = np.bincount(ids, minlength=self._vocab_size).astype(np.int64, copy=False)
         return counts
+
+
+def _encodes(fast: ByteBpe, ready: str) -> bool:
+    try:
+        fast.encode([ready])
+    except ValueError:
+        return False
+    return True
 
 
 def _around(added: Iterable[str]) -> Iterator[str]:
