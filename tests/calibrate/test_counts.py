@@ -204,3 +204,16 @@ def test_bad_weights(weights: list[float]) -> None:
 def test_nothing_to_merge() -> None:
     with pytest.raises(InputError, match="at least one counts file"):
         merge([])
+
+
+@pytest.mark.parametrize("weight", [-1, 1e30, 1_000_001, float("nan"), float("inf")])
+def test_a_weight_out_of_range_names_the_range(weight: float) -> None:
+    with pytest.raises(InputError, match="expected 0 to 1,000,000, found"):
+        merge([counts_of(source())], [weight])
+
+
+def test_weights_that_would_overflow_are_refused() -> None:
+    """Weights multiply when a merged file is merged again: no silent wrap into negative counts."""
+    huge = merge([counts_of(source())], [1e6])
+    with pytest.raises(InputError, match=r"too large.*only the ratio"):
+        merge([merge([huge], [1e6])], [1e6])

@@ -27,6 +27,9 @@ TARGET_GENERATED = "target-generated"
 DRAFTER_GENERATED = "drafter-generated"
 ORIGINS = (RAW, TARGET_GENERATED, DRAFTER_GENERATED)
 
+MAX_WEIGHT = 1_000_000
+_MAX_TOKENS = 1 << 53  # of one source once weighted: sums of many stay within int64, and each count exact
+
 _REMEDY = "pass the file that `vocabtrim count` or `vocabtrim merge` wrote"
 
 
@@ -235,7 +238,7 @@ def _prove_whole(counts: TokenCounts, together: Mapping[str, Counts], written_ha
 def merge(counts: Sequence[TokenCounts], weights: Sequence[float] | None = None) -> TokenCounts:
     """Several counts under one tokenizer as one.
 
-    weights: one per element of `counts`, 0 or more; each of its counts is multiplied and rounded to a whole number,
+    weights: one per element of `counts`, 0 to 1,000,000; its counts are multiplied and rounded to whole numbers,
         but an id that was seen never drops to 0 at a positive weight. Default: 1 each. At weight 0 a source stays by
         name, with nothing in it.
     Sources of one name are added where they are parts of one source (same origin, same argument to `count`);
@@ -252,8 +255,10 @@ def merge(counts: Sequence[TokenCounts], weights: Sequence[float] | None = None)
             remedy="pass one --weight for each counts file, in the same order",
         )
     for weight in weights:
-        if not (np.isfinite(weight) and weight >= 0):
-            raise InputError("weight is out of range", expected="0 or more", found=weight, remedy="correct --weight")
+        if not 0 <= weight <= MAX_WEIGHT:  # neither is NaN
+            raise InputError(
+                "weight is out of range", expected=f"0 to {MAX_WEIGHT:,}", found=weight, remedy="correct --weight"
+            )
     first = counts[0].tokenizer
     for other in counts[1:]:
         if other.tokenizer.hash != first.hash:
@@ -286,6 +291,14 @@ def merge(counts: Sequence[TokenCounts], weights: Sequence[float] | None = None)
 def _scaled(source: SourceCounts, weight: float) -> SourceCounts:
     if weight == 1:
         return source
+
+    if source.tokens * weight > _MAX_TOKENS:
+        raise InputError(
+            f"weight {weight:g} makes the counts of source {source.name} too large",
+            expected=f"at most {_MAX_TOKENS:,} tokens",
+            found=f"{source.tokens * weight:.2g}",
+            remedy="lower --weight; only the ratio of the weights matters",
+        )
 
     def scale(counts: Counts) -> Counts:
         scaled: Counts = np.rint(counts * weight).astype(np.int64)

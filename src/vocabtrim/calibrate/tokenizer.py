@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ _STOPS_BY_NAME = (
     "<end_of_turn>",
     "<|eot|>",
 )
+
+_MAX_IDS = 1 << 24  # the largest vocabularies have some 300,000; an id far beyond is broken or hostile
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function", "observation", "ipython")
 
@@ -157,12 +160,16 @@ def _load(file: Path) -> Tokenizer:
 
 def _said(file: Path) -> dict[str, Any]:
     """What a tokenizer.json says. Read as JSON: building the library's object takes five times as long."""
+    with _broken_is_said(file):
+        return dict(json.loads(file.read_bytes()))
+
+
+@contextmanager
+def _broken_is_said(file: Path) -> Iterator[None]:
     try:
-        said = json.loads(file.read_bytes())
-        _vocabulary(said)
+        yield
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is no tokenizer", found=repr(error), remedy="download it again") from error
-    return dict(said)
 
 
 def _vocabulary(said: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]]:
@@ -170,16 +177,23 @@ def _vocabulary(said: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, str]
     vocab = said["model"]["vocab"]
     added = {int(token["id"]): str(token["content"]) for token in said.get("added_tokens") or ()}
     if isinstance(vocab, list):
-        return {token_id: piece for token_id, (piece, _) in enumerate(vocab)} | added, added
-    return {token_id: token for token, token_id in vocab.items()} | added, added
+        token_of = {token_id: piece for token_id, (piece, _) in enumerate(vocab)} | added
+    else:
+        token_of = {token_id: token for token, token_id in vocab.items()} | added
+    for token_id, token in token_of.items():
+        if type(token_id) is not int or not 0 <= token_id < _MAX_IDS or not isinstance(token, str):
+            raise ValueError(f"token {token!r} has the id {token_id!r}")
+    return token_of, added
 
 
 def _facts(file: Path, said: Mapping[str, Any]) -> TokenizerFacts:
-    token_of, added = _vocabulary(said)
+    with _broken_is_said(file):
+        token_of, added = _vocabulary(said)
+        merge_ordered = _merge_ordered(said, set(added))
     return TokenizerFacts(
         hash=_hash(token_of),
         vocab_size=max(token_of, default=-1) + 1,
-        merge_ordered=_merge_ordered(said, set(added)),
+        merge_ordered=merge_ordered,
         always_keep=_always_keep(file.parent, token_of, added),
     )
 
