@@ -12,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 import hostile
 from conftest import assert_bad_input
+from tiny_tokenizer import train
+from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.vocabulary.kept import KeptVocabulary
 
 
@@ -40,10 +42,73 @@ def test_json_says_what_was_read_and_written(vocabtrim: Any, kept: Path, tmp_pat
         "to": "d2t-t2d",
         "kept_size": 3,
         "target_vocab": 10,
+        "mask_length": 10,
         "ascending": True,
-        "warnings": [],
+        "warnings": [
+            {
+                "rule": "map.width",
+                "message": "t2d has 10 entries, one per id of the tokenizer; a target's head may have more rows",
+                "remedy": "if engines refuse its length, pass --target, or the trimmed folder as PATH: configs tell it",
+            }
+        ],
     }
     assert load_file(tmp_path / "maps.safetensors")["t2d"].nonzero()[0].tolist() == [2, 3, 7]
+
+
+def test_a_mask_has_the_heads_width_or_says_that_it_may_not(vocabtrim: Any, tmp_path: Path) -> None:
+    """A head of 640 rows for a tokenizer of 408 ids; engines refuse a mask of 408."""
+    target = train(tmp_path / "target")
+    (target / "config.json").write_text('{"vocab_size": 640}')
+    facts = tokenizer_facts(target)
+    folder = tmp_path / "trimmed"
+    folder.mkdir()
+    KeptVocabulary(np.array([2, 3, 7]), facts.vocab_size, facts.hash).save(folder / "kept.safetensors")
+
+    def mask_of(path: Path, *more: object) -> tuple[int, str]:
+        run = vocabtrim("convert", path, "--to", "d2t-t2d", "--out", tmp_path / "mask.safetensors", *more)
+        assert run.code == 0, run.err
+        length = load_file(tmp_path / "mask.safetensors")["t2d"].size
+        assert f"t2d of {length:,} entries" in run.out
+        return length, run.out
+
+    length, said = mask_of(folder)
+    assert length == facts.vocab_size and "warning" in said and "pass --target" in said
+    (folder / "config.json").write_text('{"vocab_size": 300}')  # fewer than the tokenizer's: not the target's head
+    length, said = mask_of(folder)
+    assert length == facts.vocab_size and "pass --target" in said
+    (folder / "config.json").write_text('{"vocab_size": 640, "draft_vocab_size": 3}')
+    length, said = mask_of(folder)
+    assert length == 640 and "warning" not in said
+    length, said = mask_of(folder / "kept.safetensors")
+    assert length == facts.vocab_size and "warning" in said
+    for more in (("--target", target), ("--target-vocab", 640)):
+        length, said = mask_of(folder / "kept.safetensors", *more)
+        assert length == 640 and "warning" not in said
+
+    back = vocabtrim(
+        "convert",
+        tmp_path / "mask.safetensors",
+        "--to",
+        "ids",
+        "--target",
+        target,
+        "--out",
+        tmp_path / "back.safetensors",
+    )
+    assert back.code == 0, back.err
+    kept = KeptVocabulary.load(tmp_path / "back.safetensors")
+    assert (kept.ids.tolist(), kept.target_vocab, kept.tokenizer_hash) == ([2, 3, 7], facts.vocab_size, facts.hash)
+
+
+@pytest.mark.parametrize("config", ['{"text_config": "x"}', '{"vocab_size": "x"}', "[]"])
+def test_a_target_whose_config_says_no_width(vocabtrim: Any, kept: Path, tmp_path: Path, config: str) -> None:
+    target = train(tmp_path / "target")
+    (target / "config.json").write_text(config)
+    run = vocabtrim("convert", kept, "--to", "d2t", "--target", target, "--out", tmp_path / "d2t.safetensors")
+    if config == "[]":
+        assert_bad_input(run, "config.json", "list")
+    else:
+        assert run.code == 0, run.err
 
 
 def test_from_and_target_vocab_and_sort(vocabtrim: Any, tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def convert(
         print_json(_summary(read, to, out))
         return
     order = "ascending" if read.ascending else "sorted" if sort and to in ("ids", "d2t-t2d") else "in the file's order"
-    print(f"{read.source}: {read.dialect}, {read.ids.size:,} ids -> {out}: {to}, {order}")
+    mask = f", t2d of {read.target_vocab:,} entries" if to == "d2t-t2d" else ""
+    print(f"{read.source}: {read.dialect}, {read.ids.size:,} ids -> {out}: {to}, {order}{mask}")
     for warning in read.warnings:
         print(f"warning: {warning.message}; {warning.remedy}")
 
@@ -53,6 +54,7 @@ def _summary(read: DraftMap, to: str, out: Path) -> dict[str, object]:
         "to": to,
         "kept_size": int(read.ids.size),
         "target_vocab": read.target_vocab,
+        "mask_length": read.target_vocab if to == "d2t-t2d" else None,
         "ascending": read.ascending,
         "warnings": [warning._asdict() for warning in read.warnings],
     }

@@ -28,7 +28,7 @@ from safetensors.numpy import save
 from ..errors import InputError, MismatchError
 from ..provenance import Kind, birth_certificate, refuse_replacing, sha256_file, write_file
 from .containers import BARE, MAX_ENTRIES, Contents, read_contents
-from .draft_map import DraftMap, MapPieces, prove
+from .draft_map import DraftMap, MapPieces, Problem, prove
 from .kept import KeptVocabulary
 
 Dialect = Literal["token-map", "d2t", "d2t-t2d", "ids", "absolute"]
@@ -187,6 +187,8 @@ def convert(
     dialect: what `path` is, where it does not tell. target_vocab, or target (a model's folder or hub id): how many
     ids the target has, where the dialect that is read does not carry it and the one that is written needs it.
     sort: whether an unsorted map may be put in ascending order, which gives every row of a head cut by it another id.
+    A mask is as long as the target's head has rows, padded ones included: as `target` says, else the folder that the
+    map lies in. A kept vocabulary alone knows the tokenizer's ids only; then a warning says so.
     Raises InputError for a map that is not sound or cannot be said in `to`, MismatchError for another tokenizer's.
     """
     refuse_replacing(out, _kind(to, out), _files_of(path, target))
@@ -203,8 +205,28 @@ def convert(
     known = replace(draft_map, tokenizer_hash=draft_map.tokenizer_hash or sizes.tokenizer_hash)
     if to == "ids" and sizes.vocab_size is not None:
         known = replace(known, target_vocab=sizes.vocab_size)  # a head's padded rows are no ids
+    if to == "d2t-t2d" and sizes.rows is None:
+        draft_map = _with_head_width(draft_map, path)
+        known = replace(known, target_vocab=draft_map.target_vocab)
     write_map(known, to, out, sort=sort)
     return draft_map
+
+
+def _with_head_width(draft_map: DraftMap, path: Path) -> DraftMap:
+    """The map with the number of the head's rows where its folder tells it, and a warning where nothing does."""
+    if draft_map.dialect == "d2t-t2d":
+        return draft_map  # its own mask tells
+    rows = _configured_rows(path) if path.is_dir() else None
+    if rows is not None and rows >= (draft_map.target_vocab or int(draft_map.ids.max()) + 1):
+        return replace(draft_map, target_vocab=rows)
+    if draft_map.dialect != "ids":
+        return draft_map
+    warning = Problem(
+        "map.width",
+        f"t2d has {draft_map.target_vocab} entries, one per id of the tokenizer; a target's head may have more rows",
+        "if engines refuse its length, pass --target, or the trimmed folder as PATH: configs tell it",
+    )
+    return replace(draft_map, warnings=(*draft_map.warnings, warning))
 
 
 def _kind(to: Dialect, out: Path) -> Kind:
@@ -338,8 +360,22 @@ def _target(target: Path | str, target_vocab: int | None) -> _Target:
     facts = tokenizer_facts(target)
     if target_vocab is not None:
         return _Target(target_vocab, facts.vocab_size, facts.hash)
-    config = find_tokenizer(target).parent / "config.json"
-    entries = json.loads(config.read_bytes()) if config.is_file() else {}
-    rows = entries.get("vocab_size") or (entries.get("text_config") or {}).get("vocab_size")
-    padded = isinstance(rows, int) and facts.vocab_size <= rows <= MAX_ENTRIES
-    return _Target(rows if padded else facts.vocab_size, facts.vocab_size, facts.hash)
+    rows = _configured_rows(find_tokenizer(target).parent) or 0
+    return _Target(max(rows, facts.vocab_size), facts.vocab_size, facts.hash)
+
+
+def _configured_rows(folder: Path) -> int | None:
+    """How many rows a head has by the folder's config.json; None where it says no number that can be true."""
+    try:
+        entries = json.loads((folder / "config.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{folder / 'config.json'} is no JSON", found=error, remedy="fetch or write the file again"
+        ) from error
+    for part in (entries, entries.get("text_config") if isinstance(entries, dict) else None):
+        rows = part.get("vocab_size") if isinstance(part, dict) else None
+        if type(rows) is int and 0 < rows <= MAX_ENTRIES:
+            return rows
+    return None
