@@ -408,3 +408,22 @@ def test_an_error_in_a_worker_reaches_the_caller(tiny: Path, text: Path, monkeyp
     monkeypatch.setattr(Encoder, "count", fail)
     with pytest.raises(VocabTrimError, match="worker failed"):
         count([text], tokenizer=tiny)
+
+
+def test_files_without_the_field_are_named(vocabtrim: Any, tiny: Path, tmp_path: Path) -> None:
+    """A glob over two data sets of which one calls its text otherwise: half of the text is missing, and which."""
+    write_jsonl(tmp_path / "code.jsonl", [{"text": "some text"}] * 30)
+    write_jsonl(tmp_path / "maths.jsonl", [{"answer": "some text"}] * 5)
+    for source in (tmp_path, tmp_path / "*.jsonl"):
+        run = vocabtrim(
+            "count", source, "--text-field", "text", "--tokenizer", tiny, "--out", tmp_path.with_suffix(".c")
+        )
+        assert run.code == 0 and "skipped 5: no field 'text' (maths.jsonl)" in run.out
+
+
+def test_the_files_without_the_field_that_are_named_are_few(tiny: Path, tmp_path: Path) -> None:
+    for number in range(50):
+        write_jsonl(tmp_path / f"{number}.jsonl", [{"answer": "x"}])
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "some text"}])
+    skipped = count([tmp_path], tokenizer=tiny, text_field="text", heldout=0).skipped
+    assert len(skipped) == 21 and skipped["no field 'text'"] == 30

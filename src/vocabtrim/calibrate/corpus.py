@@ -29,6 +29,8 @@ LONE_SURROGATE = "text with half a surrogate pair"
 # So many records without the wanted field, and no other among them: the field is wrong, not the records.
 _PATIENCE = 1000
 
+_NAMED = 20  # reasons with a file's name: a folder may hold thousands
+
 _TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 
 
@@ -44,10 +46,12 @@ class Ledger:
     forms: Counter[str] = field(default_factory=Counter)
     files: list[dict[str, Any]] = field(default_factory=list)
 
-    def skip(self, file: str, reason: str, place: str) -> None:
+    def skip(self, file: str, reason: str, place: str, *, by_file: bool = False) -> None:
+        """Count one thing left out by its reason; by_file: and by the file's name, for the first few files."""
         if self.strict:
             raise InputError(f"{file}, {place}: {reason}", remedy="correct it, or leave --strict out to skip it")
-        self.skipped[reason] += 1
+        named = f"{reason} ({Path(file).name})"
+        self.skipped[named if by_file and (named in self.skipped or len(self.skipped) < _NAMED) else reason] += 1
 
 
 def documents(source: Source, forms: Forms, ledger: Ledger, on_bytes: OnBytes) -> Iterator[Document]:
@@ -58,7 +62,7 @@ def documents(source: Source, forms: Forms, ledger: Ledger, on_bytes: OnBytes) -
     usable = False
     lacking: UnusableError | None = None
     for file in source.files:
-        for document, unusable in _file_documents(file, source.from_folder, forms, ledger, on_bytes):
+        for document, unusable in _file_documents(file, source, forms, ledger, on_bytes):
             if document is not None:
                 usable = True
                 ledger.forms[document.form] += 1
@@ -84,15 +88,16 @@ _Found = tuple["Document | None", "UnusableError | None"]
 
 
 def _file_documents(
-    file: Path | None, found_in_folder: bool, forms: Forms, ledger: Ledger, on_bytes: OnBytes
+    file: Path | None, source: Source, forms: Forms, ledger: Ledger, on_bytes: OnBytes
 ) -> Iterator[_Found]:
     name = "standard input" if file is None else str(file)
     skip = partial(ledger.skip, name)
+    lacking = partial(skip, by_file=len(source.files) > 1)
     story: dict[str, Any] = {"path": name}
     ledger.files.append(story)
     if file is not None and _is_parquet(file):
         story.update(bytes=file.stat().st_size, sha256=sha256_file(file))
-        yield from _of_records(parquet_rows(file, forms.columns), forms, skip)
+        yield from _of_records(parquet_rows(file, forms.columns), forms, skip, lacking)
         on_bytes(story["bytes"])
         return
     with open_stream(file, on_bytes, story) as stream:
@@ -102,12 +107,12 @@ def _file_documents(
         elif container is text_documents:
             if not forms.chat_only:
                 yield from _of_text(stream, skip)
-            elif found_in_folder:
+            elif source.from_folder:
                 skip(NO_CHAT, "from its beginning")
             else:
                 raise InputError(f"{name} is plain text, which holds no chat", remedy="leave --chat out")
         else:
-            yield from _of_records(container(stream, skip), forms, skip)
+            yield from _of_records(container(stream, skip), forms, skip, lacking)
 
 
 def _of_text(stream: BufferedReader, skip: Callable[[str, str], None]) -> Iterator[_Found]:
@@ -115,13 +120,19 @@ def _of_text(stream: BufferedReader, skip: Callable[[str, str], None]) -> Iterat
         yield Document("text", (text,), (), text), None
 
 
-def _of_records(records: Iterator[tuple[str, Any]], forms: Forms, skip: Callable[[str, str], None]) -> Iterator[_Found]:
+def _of_records(
+    records: Iterator[tuple[str, Any]],
+    forms: Forms,
+    skip: Callable[[str, str], None],
+    lacking: Callable[[str, str], None],
+) -> Iterator[_Found]:
+    """lacking: told, in place of `skip`, of records without the wanted field: those are often all of one file's."""
     for place, record in records:
         try:
             document = forms.document(record)
             document.key.encode()
         except UnusableError as error:
-            skip(error.reason, place)
+            (skip if error.fields is None else lacking)(error.reason, place)
             yield None, error
         except UnicodeEncodeError:
             skip(LONE_SURROGATE, place)
