@@ -382,7 +382,7 @@ def test_an_output_that_no_folder_can_hold(world: World, counts: Path, refused: 
     refused(*world.trim(tmp_path / "file" / "out"), facts=("cannot write", "Not a directory"))
     for out, fact in (
         (tmp_path / "file" / "c.safetensors", "Not a directory"),
-        (tmp_path / "folder", "Is a directory"),
+        (tmp_path / "folder", "found a folder"),
     ):
         facts = (f"cannot write {out}", fact)
         refused("count", world.folder / "text.txt", "--tokenizer", world.target, "--out", out, facts=facts)
