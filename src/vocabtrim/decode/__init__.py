@@ -1,0 +1,1 @@
+"""Speculative decoding that emits exactly what the target would: sampling, drafts, acceptance."""

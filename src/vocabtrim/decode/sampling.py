@@ -1,0 +1,71 @@
+"""From a target's logits to the distribution that tokens are drawn from: temperature, top-k, top-p.
+
+Applied once to the target's logits, for drafted, residual and bonus tokens alike; that is what makes speculative
+decoding emit the plain loop's distribution. Knows logits and probabilities; knows nothing of drafts or models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. temperature 0 is greedy: the lowest id among those with the highest logit, for certain.
+
+    top_k: how many of the most probable ids may be drawn; 0 for all. Ids that tie with the last of them stay.
+    top_p: the mass that the fewest most probable ids reach together, and only they may be drawn; 1 for all.
+    Both cut after the temperature, top_k first, as in transformers (generation/logits_process.py).
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0 or self.temperature == float("inf"):
+            raise InputError(
+                "temperature is out of range", expected="0 or more", found=self.temperature, remedy="use 0"
+            )
+        if self.top_k < 0:
+            raise InputError("top_k is out of range", expected="0 or more", found=self.top_k, remedy="0 keeps all ids")
+        if not 0 < self.top_p <= 1:
+            raise InputError(
+                "top_p is out of range", expected="above 0 and up to 1", found=self.top_p, remedy="1 keeps all ids"
+            )
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    def probs(self, target_logits: torch.Tensor) -> torch.Tensor:
+        """(..., target_vocab) logits -> (..., target_vocab) probabilities, float32 or wider; one-hot when greedy.
+
+        Raises InputError for logits that hold NaN.
+        """
+        if torch.isnan(target_logits).any():
+            raise InputError(
+                "the target's logits hold NaN", remedy="check the checkpoint, or decode in float32 instead of half"
+            )
+        logits = target_logits.to(torch.promote_types(target_logits.dtype, torch.float32))
+        if self.greedy:
+            return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+        logits = logits / self.temperature
+        if self.top_k and self.top_k < logits.shape[-1]:
+            last_kept = logits.topk(self.top_k, dim=-1).values[..., -1:]
+            logits = logits.masked_fill(logits < last_kept, -torch.inf)
+        probs = logits.softmax(dim=-1)
+        return _nucleus(probs, self.top_p) if self.top_p < 1 else probs
+
+
+def _nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The fewest most probable ids whose mass reaches top_p, renormalised; the most probable id always stays."""
+    ordered, ids = probs.sort(dim=-1, descending=True, stable=True)
+    mass_before = ordered.cumsum(dim=-1) - ordered
+    kept = ordered.masked_fill(mass_before >= top_p, 0.0)
+    kept = kept / kept.sum(dim=-1, keepdim=True)
+    return torch.zeros_like(probs).scatter_(-1, ids, kept)
