@@ -15,7 +15,10 @@ from .calibrate.counts import RAW, TokenCounts
 from .calibrate.sources import find_sources
 from .calibrate.tokenizer import STOP, stop_ids
 from .checkpoint.check import CheckReport, check
-from .checkpoint.costs import available_ids, drafter_cost
+from .checkpoint.costs import available_ids, cost_of
+from .checkpoint.head_ids import head_ids
+from .checkpoint.layouts import identify
+from .checkpoint.read import open_checkpoint
 from .checkpoint.trim import TrimPlan, TrimResult, apply_trim, plan_trim, tokenizer_beside
 from .errors import InputError, UnsafeError
 from .hub import local_folder
@@ -64,10 +67,10 @@ def calibrate_and_trim(
     refuse_existing(Path(out))
     drafter, target = local_folder(drafter), local_folder(target)
     available_ids(drafter, target)  # counting may take hours: what cannot be trimmed is refused before
-    if texts := [source for source in calibrate if not _is_counts(source)]:
-        find_sources(texts, (count_options or {}).get("origin", RAW))
-    loaded = {source: TokenCounts.load(Path(source)) for source in calibrate if _is_counts(source)}
     options = count_options or {}
+    if texts := [source for source in calibrate if not _is_counts(source)]:
+        find_sources(texts, options.get("origin", RAW))
+    loaded = {source: TokenCounts.load(Path(source)) for source in calibrate if _is_counts(source)}
     counts = tuple(
         loaded[source] if source in loaded else count([str(source)], tokenizer=tokenizer or target, **options)
         for source in calibrate
@@ -117,8 +120,9 @@ def choose(
     if drafter is not None:
         if target is None:
             raise InputError("a drafter's cost is measured beside its target's", remedy="pass --target with --drafter")
-        drafter = local_folder(drafter)
-        options["cost"], options["available"] = drafter_cost(drafter, target), available_ids(drafter, target)
+        opened = open_checkpoint(target)
+        understood = identify(open_checkpoint(local_folder(drafter)), opened)
+        options["cost"], options["available"] = cost_of(understood, opened), head_ids(understood).ids
     return choose_size.choose(loaded, keep, target=tokenizer_beside(target), **options)
 
 

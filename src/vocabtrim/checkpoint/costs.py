@@ -13,7 +13,7 @@ from pathlib import Path
 from ..cost import Cost
 from ..vocabulary.kept import Ids
 from .head_ids import head_ids
-from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, embedding_of, head_of, identify, with_prefix
+from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, Drafter, embedding_of, head_of, identify, with_prefix
 from .read import Checkpoint, open_checkpoint
 from .stored import StoredTensor
 
@@ -54,10 +54,7 @@ def draft_step(drafter: Drafter) -> DraftStep:
     little. An embedding that belongs to the target costs one row, which is left out.
     """
     body = [drafter.checkpoint.tensors[name] for name in drafter.read_per_step]
-    embeddings = (
-        [tensor for tensor in body if tensor.name.endswith("embed_tokens.weight")] if drafter.kind == MTP else []
-    )
-    embeddings = embeddings or _under(body, drafter.embedding)
+    embeddings = _under(body, *drafter.embeddings)
     others = [(tensor, _share(drafter.checkpoint, tensor.name)) for tensor in body if tensor not in embeddings]
     body_bytes = sum(share * tensor.nbytes for tensor, share in others) + sum(t.row_bytes for t in embeddings)
     head_tensors = [tensor for head in drafter.heads for tensor in head.tensors.values() if tensor.elements > 1]
@@ -108,7 +105,7 @@ def _paper_embedding(drafter: Drafter, target: Checkpoint) -> int:
     """
     if drafter.kind not in {EAGLE, EAGLE3, INDEPENDENT} or drafter.tied:
         return 0
-    own = _under(drafter.checkpoint.tensors.values(), drafter.embedding)
+    own = _under(drafter.checkpoint.tensors.values(), *drafter.embeddings)
     return sum(tensor.elements for tensor in own or _under(target.tensors.values(), embedding_of(target)))
 
 
@@ -143,5 +140,6 @@ def _share(checkpoint: Checkpoint, name: str) -> float:
     return 1.0
 
 
-def _under(tensors: Iterable[StoredTensor], prefix: str | None) -> list[StoredTensor]:
-    return list(with_prefix({tensor.name: tensor for tensor in tensors}, prefix).values()) if prefix else []
+def _under(tensors: Iterable[StoredTensor], *prefixes: str | None) -> list[StoredTensor]:
+    named = {tensor.name: tensor for tensor in tensors}
+    return [tensor for prefix in prefixes if prefix for tensor in with_prefix(named, prefix).values()]

@@ -100,16 +100,16 @@ class Head:
 class Drafter:
     """A drafter, understood: its kind, its heads, and the tensors a trim copies unchanged.
 
-    body: names of the tensors copied as they are. embedding: prefix of the input embedding in `checkpoint`, or None
-    where the target's is used. tied: the head is the input embedding. target: where it was given.
-    modules: how many MTP modules take turns, one a draft step.
+    body: names of the tensors copied as they are. embeddings: prefixes of the input embeddings in `checkpoint`, one for
+    each MTP module that has its own; none where the target's is used. tied: the head is the input embedding.
+    target: where it was given. modules: how many MTP modules take turns, one a draft step.
     """
 
     kind: str
     checkpoint: Checkpoint
     heads: tuple[Head, ...]
     body: tuple[str, ...]
-    embedding: str | None = None
+    embeddings: tuple[str, ...] = ()
     tied: bool = False
     target: Checkpoint | None = None
     modules: int = 1
@@ -233,7 +233,7 @@ def _independent(checkpoint: Checkpoint) -> Drafter:
     name = source if not tied else ("language_model.lm_head" if source.startswith("language_model.") else "lm_head")
     replaced = set() if tied else {source}
     body = _all_but(checkpoint, {*replaced, name})
-    return Drafter(INDEPENDENT, checkpoint, (Head(checkpoint, source, name),), body, embedding_of(checkpoint), tied)
+    return Drafter(INDEPENDENT, checkpoint, (Head(checkpoint, source, name),), body, _embeddings(checkpoint), tied)
 
 
 def _eagle(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
@@ -249,7 +249,7 @@ def _eagle(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
     own_head = bool(with_prefix(names, "lm_head")) and (is_eagle3 or said_so)
     head = Head(checkpoint, "lm_head", "lm_head") if own_head else _head_of_target(checkpoint, target)
     body = _all_but(checkpoint, {"lm_head"})
-    return Drafter(EAGLE3 if is_eagle3 else EAGLE, checkpoint, (head,), body, embedding_of(checkpoint))
+    return Drafter(EAGLE3 if is_eagle3 else EAGLE, checkpoint, (head,), body, _embeddings(checkpoint))
 
 
 def _medusa(checkpoint: Checkpoint) -> Drafter:
@@ -297,8 +297,13 @@ def _module_drafter(checkpoint: Checkpoint, modules: list[str], heads: tuple[Hea
     """Only the module is the drafter: the rest of the checkpoint is the target and stays where it is."""
     replaced = {head.name for head in heads}
     body = tuple(name for name in _all_but(checkpoint, replaced) if name.startswith(tuple(modules)))
-    embedding = next((name.removesuffix(".weight") for name in body if name.endswith("embed_tokens.weight")), None)
-    return Drafter(MTP, checkpoint, heads, body, embedding, modules=len(modules))
+    embeddings = tuple(name.removesuffix(".weight") for name in body if name.endswith("embed_tokens.weight"))
+    return Drafter(MTP, checkpoint, heads, body, embeddings, modules=len(modules))
+
+
+def _embeddings(checkpoint: Checkpoint) -> tuple[str, ...]:
+    embedding = embedding_of(checkpoint)
+    return () if embedding is None else (embedding,)
 
 
 def _verifier_head(checkpoint: Checkpoint, target: Checkpoint | None, name: str) -> Head:

@@ -28,7 +28,7 @@ WEIGHT_FILES = (
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"}
 
 # Where multimodal and wrapped configs keep the language model's own entries.
-_NESTED = ("text_config", "llm_config", "language_config", "transformer_layer_config")
+NESTED = ("text_config", "llm_config", "language_config", "transformer_layer_config")
 
 # The entries that anything here calculates with, and more than any model has of anything.
 _NUMBERS = (
@@ -112,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _levels(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The config itself, then the language model's own entries inside it."""
-    return [config, *(config[name] for name in _NESTED if isinstance(config.get(name), dict))]
+    return [config, *(config[name] for name in NESTED if isinstance(config.get(name), dict))]
 
 
 def _prove_numbers(config: Mapping[str, Any], path: Path) -> None:

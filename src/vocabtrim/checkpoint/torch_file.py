@@ -6,12 +6,11 @@ offsets and no data. See "Serialization semantics" in the PyTorch notes for `_ch
 
 from __future__ import annotations
 
-import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
+from ..vocabulary.containers import load_torch
 from .stored import StoredTensor
 
 _DTYPES = {
@@ -27,23 +26,13 @@ def read_torch(path: Path) -> list[StoredTensor]:
     Raises CheckpointError for a pickle that holds more than weights (it is never run), a truncated file, the format
     from before torch 1.6, a compressed archive, and tensors that are not contiguous.
     """
-    _prove_plain_zip(path)
-    import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     try:
         with FakeTensorMode():
-            loaded = torch.load(path, weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ... for bad files
-        # torch's own advice here is to load the file carelessly: only the name of what it refused is passed on.
-        forbidden = re.search(r"GLOBAL (\S+)", str(error))
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise CheckpointError(
-            f"{path} holds more than tensors, and reading that could run code" if forbidden else f"{path} is broken",
-            expected="a torch checkpoint of tensors only",
-            found=forbidden[1] if forbidden else reason,
-            remedy="do not trust it, and ask its author for safetensors; nothing of it was run",
-        ) from error
+            loaded = load_torch(path, mmap=False)
+    except InputError as error:
+        raise CheckpointError(error.what, expected=error.expected, found=error.found, remedy=error.remedy) from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(
             f"{path} holds no state dict",
@@ -78,23 +67,3 @@ def _stored(name: object, value: object, path: Path, size: int) -> StoredTensor:
             remedy="the file is truncated: fetch it again",
         )
     return tensor
-
-
-def _prove_plain_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            compressed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise CheckpointError(
-            f"{path} is not a torch checkpoint of torch 1.6 or later ({path.stat().st_size:,} bytes)",
-            expected="a complete zip archive",
-            found=error,
-            remedy="fetch it again, or have its author save it as safetensors",
-        ) from error
-    if compressed:
-        raise CheckpointError(
-            f"{path} is compressed",
-            expected="stored entries, as torch writes them",
-            found=compressed[0],
-            remedy="load and save it with torch",
-        )

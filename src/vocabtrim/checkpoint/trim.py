@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..calibrate.tokenizer import TokenizerFacts, tokenizer_facts
 from ..errors import UnsupportedError
 from ..provenance import atomic_directory, birth_certificate
+from ..vocabulary.dialects import maps_of
 from ..vocabulary.kept import Ids, KeptVocabulary
 from .card import model_card
 from .head_ids import KEPT_FILE, head_ids, prove_tokenizer
 from .layouts import EAGLE3, INDEPENDENT, MTP, Drafter, Head, identify
-from .read import WEIGHT_SUFFIXES, open_checkpoint
+from .read import NESTED, WEIGHT_SUFFIXES, open_checkpoint
 from .stored import StoredTensor, fingerprint
 from .write import PlannedFile, PlannedTensor, prove_files, write_files
 
@@ -179,13 +178,10 @@ def _cut(head: Head, rows: Ids) -> list[PlannedTensor]:
 
 
 def _maps(kept: KeptVocabulary, width: int) -> list[PlannedTensor]:
-    """Offsets and mask as EAGLE-3's loaders read them: id = row + d2t[row]; t2d marks the kept ids."""
-    offsets = kept.ids - np.arange(kept.size)
-    mask = np.zeros(width, np.bool_)
-    mask[kept.ids] = True
+    maps = maps_of(kept.ids, width)
     return [
-        PlannedTensor("d2t", "I64", (kept.size,), data=offsets.astype("<i8").tobytes()),
-        PlannedTensor("t2d", "BOOL", (width,), data=mask.tobytes()),
+        PlannedTensor("d2t", "I64", (kept.size,), data=maps["d2t"].astype("<i8").tobytes()),
+        PlannedTensor("t2d", "BOOL", (width,), data=maps["t2d"].tobytes()),
     ]
 
 
@@ -240,7 +236,7 @@ def _config(drafter: Drafter, kept: KeptVocabulary, width: int) -> dict[str, Any
     # A tied head would be loaded over the trimmed one; absent means tied for several model families.
     if drafter.kind == INDEPENDENT or config.get("tie_word_embeddings"):
         config["tie_word_embeddings"] = False
-    for nested in ("text_config", "transformer_layer_config"):
+    for nested in NESTED:
         if isinstance(config.get(nested), dict) and config[nested].get("tie_word_embeddings"):
             config[nested] = {**config[nested], "tie_word_embeddings": False}
     return config

@@ -78,7 +78,7 @@ def _read_safetensors(path: Path, wanted: Sequence[str]) -> Contents:
 
 
 def _read_torch(path: Path, wanted: Sequence[str]) -> Contents:
-    loaded = _load_torch(path)
+    loaded = load_torch(path)
     if isinstance(loaded, list):
         return Contents({BARE: _from_list(path, loaded)}, is_list=True)
     if not isinstance(loaded, dict):
@@ -91,8 +91,11 @@ def _read_torch(path: Path, wanted: Sequence[str]) -> Contents:
     return Contents(vectors, beside_weights=len(names) > len(vectors))
 
 
-def _load_torch(path: Path) -> Any:
-    """Unpickle with nothing allowed but tensors and plain containers, the tensors' bytes left on disk."""
+def load_torch(path: Path, *, mmap: bool = True) -> Any:
+    """Unpickle with nothing allowed but tensors and plain containers. mmap: leave the tensors' bytes on disk.
+
+    Raises InputError for a file that is cut short, compressed, older than torch 1.6, or holds more than tensors.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
@@ -103,13 +106,14 @@ def _load_torch(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # RuntimeError, UnpicklingError, EOFError, KeyError, ...: as broken files go
+        # torch's own advice here is to load the file carelessly: only the name of what it refused is passed on
         forbidden = re.search(r"GLOBAL (\S+)", str(error))
         raise InputError(
             f"{path} holds more than tensors, and reading that could run code" if forbidden else f"{path} is broken",
             expected="tensors, lists and dicts",
-            found=forbidden[1] if forbidden else _first_line(error),
+            found=forbidden[1] if forbidden else _first_line(error).partition(". ")[0],
             remedy="do not trust it, and ask its author for safetensors; nothing of it was run",
         ) from error
 

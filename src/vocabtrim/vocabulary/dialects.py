@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save
 
 from ..errors import InputError, MismatchError
 from ..provenance import Kind, birth_certificate, refuse_replacing, sha256_file, write_file
 from .containers import BARE, MAX_ENTRIES, Contents, read_contents
 from .draft_map import DraftMap, MapPieces, Problem, prove
-from .kept import KeptVocabulary
+from .kept import Ids, KeptVocabulary
 
 Dialect = Literal["token-map", "d2t", "d2t-t2d", "ids", "absolute"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
@@ -284,6 +285,13 @@ def _write_token_map(draft_map: DraftMap, out: Path, certificate: Mapping[str, A
     _save_torch(draft_map.ids.tolist(), out)
 
 
+def maps_of(ids: Ids, width: int) -> dict[str, npt.NDArray[Any]]:
+    """Ascending ids as EAGLE-3's loaders read them: id = row + d2t[row]; t2d, bool (width,), marks them."""
+    mask = np.zeros(width, bool)
+    mask[ids] = True
+    return {"d2t": ids - np.arange(ids.size), "t2d": mask}
+
+
 def _write_d2t(draft_map: DraftMap, out: Path, certificate: Mapping[str, Any]) -> None:
     offsets = draft_map.ids - np.arange(draft_map.ids.size)
     if out.suffix == ".pt":
@@ -295,10 +303,7 @@ def _write_d2t(draft_map: DraftMap, out: Path, certificate: Mapping[str, Any]) -
 
 
 def _write_d2t_t2d(draft_map: DraftMap, out: Path, certificate: Mapping[str, Any]) -> None:
-    t2d = np.zeros(draft_map.target_vocab or 0, bool)
-    t2d[draft_map.ids] = True
-    offsets = draft_map.ids - np.arange(draft_map.ids.size)
-    _save_tensors({"d2t": offsets, "t2d": t2d}, "d2t-t2d", draft_map, out, certificate)
+    _save_tensors(maps_of(draft_map.ids, draft_map.target_vocab or 0), "d2t-t2d", draft_map, out, certificate)
 
 
 def _write_absolute(draft_map: DraftMap, out: Path, certificate: Mapping[str, Any]) -> None:
