@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # The testbed makes what the others read: its makers know files at most, only its demo runs the whole job.
 ORDER = (
     *("errors", "provenance", "hub", "cost", "calibrate", "vocabulary", "checkpoint"),
-    *("decode", "measure", "export", "report", "job", "testbed", "cli"),
+    *("decoding", "measure", "export", "report", "job", "testbed", "cli"),
 )
 
 HEAVY = ("torch", "transformers", "numpy", "tokenizers", "safetensors", "tiktoken", "huggingface_hub", "pyarrow")

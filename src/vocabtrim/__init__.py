@@ -22,6 +22,14 @@ _HOME = {
     "inspect": "checkpoint.inspect",
     "trim": "checkpoint.trim",
     "check": "checkpoint.check",
+    "decode": "decoding.rounds",
+    "load_target": "decoding.load",
+    "load_drafter": "decoding.load",
+    "Target": "decoding.target",
+    "Sampling": "decoding.sampling",
+    "Chain": "decoding.drafters.plans",
+    "DynamicTree": "decoding.drafters.plans",
+    "summarise": "measure.metrics",
     "calibrate_and_trim": "job",
 }
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from vocabtrim.decode.sampling import Sampling
+from vocabtrim.decoding.sampling import Sampling
 from vocabtrim.errors import InputError
 
 

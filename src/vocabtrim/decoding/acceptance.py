@@ -7,6 +7,7 @@ test can walk through every outcome instead of sampling.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,7 +40,8 @@ class TorchChance:
     def happens(self, probability: float) -> bool:
         if probability >= 1:
             return True
-        return bool(torch.rand((), generator=self.generator) < probability)
+        device = "cpu" if self.generator is None else self.generator.device
+        return bool(torch.rand((), generator=self.generator, device=device) < probability)
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,20 @@ class Verdict:
     token: int
 
 
-def follow_tree(tree: Tree, target_probs: torch.Tensor, chance: Chance) -> Verdict:
+# (node) -> (target_vocab,), the target's distribution behind a node. A function, since few nodes are ever asked about.
+TargetProbs = Callable[[int], torch.Tensor]
+
+
+def follow_tree(tree: Tree, target_probs: TargetProbs, chance: Chance) -> Verdict:
     """Verify a tree that was drafted deterministically: draw the target's token at a node, go on where it is a child.
 
-    target_probs: (node, target_vocab), row i is the target's distribution behind node i.
     Every emitted token is the target's own draw, so the distribution is the target's whatever the tree holds; it equals
     recursive rejection (SpecInfer, arXiv 2305.09781, and EAGLE, arXiv 2401.15077) with one-hot draft distributions.
     """
     node = ROOT
     path: list[int] = []
     while True:
-        token = chance.draw(target_probs[node])
+        token = chance.draw(target_probs(node))
         child = tree.children.get((node, token))
         if child is None:
             return Verdict(tuple(path), token)
@@ -70,11 +75,10 @@ def follow_tree(tree: Tree, target_probs: torch.Tensor, chance: Chance) -> Verdi
 
 
 def reject_chain(
-    tree: Tree, target_probs: torch.Tensor, draft_probs: torch.Tensor, kept_ids: torch.Tensor | None, chance: Chance
+    tree: Tree, target_probs: TargetProbs, draft_probs: torch.Tensor, kept_ids: torch.Tensor | None, chance: Chance
 ) -> Verdict:
     """Verify a chain whose tokens were drawn from `draft_probs`: speculative sampling.
 
-    target_probs: (node, target_vocab), row i is the target's distribution behind node i, the last row behind the leaf.
     draft_probs: (drafted, kept), row i is the distribution that node i + 1 was drawn from, over the drafter's own ids.
     kept_ids: (kept,) the target id of each column, ascending; None where the drafter has all ids.
     Leviathan et al. (arXiv 2211.17192), algorithm 1: accept with probability min(1, target / draft); at the first
@@ -85,10 +89,10 @@ def reject_chain(
     for row in range(tree.drafted):
         token = tokens[row + 1]
         column = token if kept_ids is None else int(torch.searchsorted(kept_ids, token))
-        if not chance.happens(float(target_probs[row, token]) / float(draft_probs[row, column])):
-            residual = _residual(target_probs[row], draft_probs[row], kept_ids)
-            return Verdict(tuple(range(1, row + 1)), chance.draw(residual))
-    return Verdict(tuple(range(1, tree.size)), chance.draw(target_probs[tree.drafted]))
+        probs = target_probs(row)
+        if not chance.happens(float(probs[token]) / float(draft_probs[row, column])):
+            return Verdict(tuple(range(1, row + 1)), chance.draw(_residual(probs, draft_probs[row], kept_ids)))
+    return Verdict(tuple(range(1, tree.size)), chance.draw(target_probs(tree.drafted)))
 
 
 def _residual(target_probs: torch.Tensor, draft_probs: torch.Tensor, kept_ids: torch.Tensor | None) -> torch.Tensor:

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from outcomes import outcomes
-from vocabtrim.decode.acceptance import TorchChance, follow_tree, reject_chain
-from vocabtrim.decode.sampling import Sampling
-from vocabtrim.decode.tree import Tree
+from vocabtrim.decoding.acceptance import TorchChance, follow_tree, reject_chain
+from vocabtrim.decoding.sampling import Sampling
+from vocabtrim.decoding.tree import Tree
 
 VOCAB, LENGTH = 5, 3
 SAMPLINGS = [
@@ -92,7 +92,7 @@ def test_a_sampled_chain_emits_the_targets_distribution(sampling: Sampling, kept
                 drafted.append(column if kept is None else kept[column])
                 drawn_from.append(probs)
             tree = Tree.chain(9, drafted)
-            verdict = reject_chain(tree, rows(tree, sampling), torch.stack(drawn_from), ids, chance)
+            verdict = reject_chain(tree, rows(tree, sampling).__getitem__, torch.stack(drawn_from), ids, chance)
             emitted = (*(drafted[node - 1] for node in verdict.path), verdict.token)
             return completed(emitted, sampling, chance)
 
@@ -117,7 +117,7 @@ def test_a_deterministic_tree_emits_the_targets_distribution(sampling: Sampling,
         tree = Tree(torch.tensor(tokens), parents)
 
         def round_of(chance: Any, tree: Tree = tree) -> tuple[int, ...]:
-            verdict = follow_tree(tree, rows(tree, sampling), chance)
+            verdict = follow_tree(tree, rows(tree, sampling).__getitem__, chance)
             emitted = (*(int(tree.tokens[node]) for node in verdict.path), verdict.token)
             return completed(emitted, sampling, chance)
 
@@ -133,7 +133,7 @@ def test_accepting_by_the_draft_of_the_full_head_would_be_found_out() -> None:
         column = chance.draw(probs)
         tree = Tree.chain(9, [kept[column]])
         full = draft_probs(1.0, (9,), None)[kept]  # as if the mass outside the kept ids were still there
-        verdict = reject_chain(tree, rows(tree, sampling), full[None], torch.tensor(kept), chance)
+        verdict = reject_chain(tree, rows(tree, sampling).__getitem__, full[None], torch.tensor(kept), chance)
         emitted = (*(kept[column] for _ in verdict.path), verdict.token)
         return completed(emitted, sampling, chance)
 
@@ -147,7 +147,7 @@ def test_never_always_sometimes() -> None:
 
     def verdicts(token: int, draft: list[float]) -> dict[Any, float]:
         tree = Tree.chain(9, [token])
-        return outcomes(lambda chance: reject_chain(tree, target, torch.tensor([draft]), None, chance))
+        return outcomes(lambda chance: reject_chain(tree, target.__getitem__, torch.tensor([draft]), None, chance))
 
     results = {(v.path, v.token): p for v, p in verdicts(3, [0.0, 0.0, 0.0, 1.0]).items()}
     assert results == pytest.approx({((), 0): 0.5, ((), 1): 0.5})
@@ -161,7 +161,7 @@ def test_greedy_follows_the_argmax_and_nothing_else() -> None:
     """The trap: accepting by a probability ratio at temperature 0 emits tokens that are not the argmax."""
     logits_by_target = torch.tensor([[0.0, 3.0, 2.9, 1.0], [5.0, 1.0, 1.0, 1.0], [0.0, 0.0, 4.0, 0.0]])
     tree = Tree(torch.tensor([9, 2, 1]), (-1, 0, 0))
-    verdict = follow_tree(tree, Sampling().probs(logits_by_target), TorchChance())
+    verdict = follow_tree(tree, Sampling().probs(logits_by_target).__getitem__, TorchChance())
     assert verdict.path == (2,) and verdict.token == 2
 
 

@@ -26,7 +26,7 @@ class Tree:
     parents: tuple[int, ...]
 
     @classmethod
-    def chain(cls, root: int, drafted: Sequence[int]) -> Tree:
+    def chain(cls, root: int, drafted: Sequence[int] = ()) -> Tree:
         """The root and one drafted token behind the other."""
         return cls(torch.tensor([root, *drafted]), tuple(range(-1, len(drafted))))
 
@@ -40,21 +40,37 @@ class Tree:
         """Number of drafted tokens."""
         return self.size - 1
 
+    @property
+    def depth(self) -> int:
+        """Drafted tokens on the longest path."""
+        return max(self._depths)
+
+    @property
+    def branches(self) -> bool:
+        """Whether this is more than a chain."""
+        return self.parents != tuple(range(-1, self.drafted))
+
     @cached_property
-    def depths(self) -> torch.Tensor:
-        """(node,) edges from the root."""
+    def _depths(self) -> list[int]:
         depths: list[int] = []
         for parent in self.parents:
             depths.append(0 if parent < 0 else depths[parent] + 1)
-        return torch.tensor(depths)
+        return depths
+
+    @cached_property
+    def depths(self) -> torch.Tensor:
+        """(node,) edges from the root."""
+        return torch.tensor(self._depths)
 
     @cached_property
     def visible(self) -> torch.Tensor:
         """(node, node) bool: row i may attend to column j, which is i itself or an ancestor of i."""
+        parents = torch.tensor((0, *self.parents[1:]))  # the root as its own parent: climbing ends there
         visible = torch.eye(self.size, dtype=torch.bool)
-        for node, parent in enumerate(self.parents):
-            if parent >= 0:
-                visible[node] |= visible[parent]
+        rows, ancestors = torch.arange(self.size), parents
+        for _ in range(self.depth):
+            visible[rows, ancestors] = True
+            ancestors = parents[ancestors]
         return visible
 
     @cached_property

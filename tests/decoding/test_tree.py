@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocabtrim.decode.tree import ROOT, Tree
+from vocabtrim.decoding.tree import ROOT, Tree
 
 #        0
 #      / | \

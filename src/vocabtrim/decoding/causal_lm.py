@@ -1,0 +1,136 @@
+"""One causal LM of Hugging Face transformers with a cache for one sequence: tokens in, logits and hidden states out.
+
+Knows transformers' modules, masks and positions; knows nothing of drafts or acceptance. No model file is changed: a
+tree goes in as a 4-d mask and positions by depth, and the cache is ours. Targets and independent drafters are both one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import UnsupportedError
+from .kv_cache import KeyValueCache
+
+_ATTENTION = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one pass gave.
+
+    logits: (row, ids of the head), behind the last rows that were asked for.
+    hidden: (token, states * hidden), for every token the asked-for hidden states side by side; None where none were.
+    """
+
+    logits: torch.Tensor
+    hidden: torch.Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """How n new tokens, and the e newest entries before them, hang together where they are no straight line.
+
+    depths: (e + n,) position of each, counted from the first of them. visible: (n, e + n) bool, what each new token may
+    attend to among them; entries older than these are visible to all.
+    """
+
+    depths: torch.Tensor
+    visible: torch.Tensor
+
+
+class CausalLM:
+    """A model and its cache. Entries are appended by `run`; whoever runs it rewinds or commits `cache`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval()
+        self.config = model.config.get_text_config()
+        others = set(getattr(self.config, "layer_types", None) or ()) - _ATTENTION
+        if others:
+            raise UnsupportedError(
+                f"{type(model).__name__} has layers whose state cannot be rewound to an accepted token",
+                expected=" or ".join(sorted(_ATTENTION)),
+                found=", ".join(sorted(others)),
+                remedy="use a model whose layers are all plain attention",
+            )
+        self.cache = KeyValueCache(self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
+    @property
+    def vocab(self) -> int:
+        """`vocab_size` of the config: columns of an untrimmed head's logits, padded ids included."""
+        return int(self.config.vocab_size)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.config.hidden_size)
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def context(self) -> int:
+        """Positions that the model was made for."""
+        return int(self.config.max_position_embeddings)
+
+    @torch.inference_mode()
+    def run(
+        self,
+        tokens: torch.Tensor,
+        *,
+        branches: Branches | None = None,
+        rows: int = 1,
+        states: Sequence[int] = (),
+    ) -> Pass:
+        """Append tokens (n,) to the cache, one behind the other where no `branches` say otherwise.
+
+        rows: how many of the last tokens' logits are wanted. states: whose hidden states are wanted, counted as in
+        transformers: state i is the input of decoder layer i, and -1 is what the head reads.
+        """
+        past = self.cache.length
+        if branches is None:
+            positions, mask = torch.arange(past, past + len(tokens), device=self.device), None
+        else:
+            positions, mask = self._place(branches, past + len(tokens))
+        out = self.model(
+            input_ids=tokens[None].to(self.device),
+            position_ids=positions[None],
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            output_hidden_states=bool(states),
+            logits_to_keep=rows,
+        )
+        hidden = torch.cat([out.hidden_states[state][0] for state in states], dim=-1) if states else None
+        return Pass(out.logits[0, -rows:], hidden)
+
+    def _place(self, branches: Branches, entries: int) -> tuple[torch.Tensor, Any]:
+        """Positions (n,) of the new tokens, and the mask that their layers take with `entries` in the cache behind."""
+        visible, depths = branches.visible.to(self.device), branches.depths.to(self.device)
+        straight = entries - depths.numel()  # entries that stand one behind the other
+        positions = straight + depths[-visible.shape[0] :]
+        full = additive_mask(visible, straight, self.model.dtype)
+        kinds = set(getattr(self.config, "layer_types", None) or ())
+        window = getattr(self.config, "sliding_window", None)
+        if window is None or kinds == {"full_attention"}:
+            return positions, dict.fromkeys(kinds, full) if len(kinds) > 1 else full
+        places = torch.cat([torch.arange(straight, device=self.device), straight + depths])
+        far = positions[:, None] - places[None] >= window
+        sliding = full.masked_fill(far, torch.finfo(full.dtype).min)
+        masks = {"full_attention": full, "sliding_attention": sliding}
+        return positions, masks if kinds else sliding
+
+
+def additive_mask(visible: torch.Tensor, straight: int, dtype: torch.dtype) -> torch.Tensor:
+    """(1, 1, n, straight + e) to be added to attention scores: all old entries, visible (n, e) of the last e."""
+    mask = torch.zeros(1, 1, visible.shape[0], straight + visible.shape[1], dtype=dtype, device=visible.device)
+    mask[..., straight:].masked_fill_(~visible, torch.finfo(dtype).min)
+    return mask

@@ -1,0 +1,1 @@
+"""The drafter kinds, behind one protocol: begin, propose, commit."""

@@ -1,0 +1,243 @@
+"""From a drafter's published files to the object that drafts: one function per kind.
+
+Knows tensor names and configs; knows nothing of decoding. Every tensor of a file is used or the file is refused: a
+layer that is silently left out would only show as bad acceptance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from ...checkpoint import layouts
+from ...checkpoint.read import NESTED, Checkpoint
+from ...checkpoint.stored import StoredTensor
+from ...errors import CheckpointError, MismatchError, UnsupportedError
+from ...vocabulary.kept import Ids
+from ..head import Head
+from ..target import Target
+from . import eagle, eagle3
+from .feature_body import FeatureBody
+from .independent import IndependentBody
+from .medusa import MedusaBlocks, MedusaDrafter
+from .plans import Chain, DynamicTree, Plan
+from .protocol import Drafter
+from .stepping import SteppingDrafter
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# In some published files beside the weights, and made anew from the config.
+_DERIVED = ("rotary_emb.inv_freq",)
+
+Builder = Callable[[layouts.Drafter, Ids | None, Target, Plan | None], Drafter]
+
+
+def independent(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
+    """Any causal LM; of a trimmed one the library makes everything but the head, which it could only make whole."""
+    folder, dtype = found.checkpoint.folder, target.lm.model.dtype
+    if ids is None:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(target.lm.device)
+        output = model.get_output_embeddings()
+        head = Head(output.weight, getattr(output, "bias", None))
+    else:
+        config = AutoConfig.from_pretrained(folder)
+        config.tie_word_embeddings = True  # so that no full head is made, only to be thrown away
+        weights = {name: _load(found.checkpoint.tensors[name]) for name in found.body}
+        kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype).to(target.lm.device)
+        head = _head(found.heads[0], ids, target)
+    return SteppingDrafter(IndependentBody(model, head), plan or Chain())
+
+
+def eagle_1_2(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
+    """One kind for EAGLE-1 and 2; the target's own head where the drafter has no trimmed one."""
+    names = _body(found)
+    _prove_features(found, target, [2 * target.lm.hidden_size], _fused(found))
+    with torch.device("meta"):
+        layers = eagle.EagleLayers(
+            _llama_config(found.checkpoint), input_norm="layers.0.input_layernorm.weight" in names
+        )
+    _fill(layers, names, found, target)
+    head = _head_of_target(target) if ids is None else _head(found.heads[0], ids, target)
+    return SteppingDrafter(FeatureBody(layers, _embed(found, target), head, eagle.STATES), plan or DynamicTree())
+
+
+def eagle_3(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
+    checkpoint = found.checkpoint
+    about = checkpoint.config.get("eagle_config") or {}  # where NVIDIA's Model-Optimizer keeps such entries
+    key = "eagle_aux_hidden_state_layer_ids"
+    said = checkpoint.setting(key) or (about.get(key) if isinstance(about, dict) else None)
+    states = tuple(said) if said else eagle3.default_states(target.lm.layers)
+    if not all(isinstance(state, int) and 0 <= state <= target.lm.layers for state in states):
+        raise MismatchError(
+            f"{checkpoint.folder} reads hidden states that the target does not have",
+            expected=f"0 to {target.lm.layers}",
+            found=list(states),
+            remedy="use the target that the drafter was made for",
+        )
+    _prove_features(found, target, [len(states) * target.lm.hidden_size], _fused(found))
+    names = {name.replace("layers.0.", "midlayer.", 1): tensor for name, tensor in _body(found).items()}
+    with torch.device("meta"):
+        layers = eagle3.Eagle3Layers(
+            _llama_config(checkpoint),
+            _fused(found),
+            norm_before_residual=bool(checkpoint.setting("norm_before_residual", False)),
+        )
+    _fill(layers, names, found, target)
+    body = FeatureBody(layers, _embed(found, target), _head(found.heads[0], ids, target), states)
+    return SteppingDrafter(body, plan or DynamicTree())
+
+
+def medusa(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
+    """As many heads as the file holds, whatever its config says."""
+    if plan is not None:
+        raise UnsupportedError(
+            f"{found.checkpoint.folder} is a Medusa drafter, whose tree is static",
+            expected="no plan",
+            found=type(plan).__name__,
+            remedy="leave draft length, nodes and branching out",
+        )
+    blocks = []
+    for head in found.heads:
+        _prove_features(found, target, [target.lm.hidden_size], head.main.shape[-1])
+        prefix, _, layers = head.source.rpartition(".")
+        with torch.device("meta"):
+            block = MedusaBlocks(target.lm.hidden_size, int(layers))
+        names = {
+            f"linears.{layer}.{suffix}": found.checkpoint.tensor(f"{prefix}.{layer}.linear.{suffix}")
+            for layer in range(int(layers))
+            for suffix in ("weight", "bias")
+        }
+        _fill(block, names, found, target)
+        blocks.append(block)
+    return MedusaDrafter(blocks, [_head(head, ids, target) for head in found.heads])
+
+
+BUILDERS: dict[str, Builder] = {
+    layouts.INDEPENDENT: independent,
+    layouts.EAGLE: eagle_1_2,
+    layouts.EAGLE3: eagle_3,
+    layouts.MEDUSA: medusa,
+}
+
+
+def _body(found: layouts.Drafter) -> dict[str, StoredTensor]:
+    """Name -> tensor of a drafter's layers, without embeddings and without what is derived."""
+    return {
+        name.removeprefix("model."): found.checkpoint.tensors[name]
+        for name in found.body
+        if not name.endswith(_DERIVED) and not name.startswith(tuple(found.embeddings) or ("\0",))
+    }
+
+
+def _fused(found: layouts.Drafter) -> int:
+    """Columns of fc."""
+    return found.checkpoint.tensor("fc.weight").shape[-1]
+
+
+def _prove_features(found: layouts.Drafter, target: Target, expected: list[int], columns: int) -> None:
+    if columns not in expected:
+        raise MismatchError(
+            f"{found.checkpoint.folder} does not read the hidden states of this target, whose hidden size is "
+            f"{target.lm.hidden_size}",
+            expected=f"{expected[0]} columns",
+            found=columns,
+            remedy="use the target that the drafter was made for",
+        )
+
+
+def _llama_config(checkpoint: Checkpoint) -> LlamaConfig:
+    """The drafter's layers are Llama's, whatever family its target is of."""
+    said: dict[str, Any] = dict(checkpoint.config)
+    for name in NESTED:
+        said |= said.get(name) or {}
+    said.pop("model_type", None)
+    config = LlamaConfig(**said)
+    config._attn_implementation = "sdpa"
+    return config
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, StoredTensor], found: layouts.Drafter, target: Target) -> None:
+    """Give a module on the meta device its weights. Raises CheckpointError where they are not just those it has."""
+    folder = found.checkpoint.folder
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and (f"{name}.bias" in tensors) != (layer.bias is not None):
+            bias = nn.Parameter(torch.empty(layer.out_features, device="meta")) if layer.bias is None else None
+            layer.register_parameter("bias", bias)
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if wanted.keys() != tensors.keys():
+        raise CheckpointError(
+            f"{folder} does not hold the tensors of a {found.kind} drafter",
+            expected=", ".join(sorted(wanted.keys() - tensors.keys())) or "no others",
+            found=", ".join(sorted(tensors.keys() - wanted.keys())) or "none of them",
+            remedy="the drafter is incomplete, or of a variant that is not decoded with here",
+        )
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise CheckpointError(
+                f"{tensors[name].name} of {folder} has another shape than its config.json says",
+                expected=list(shape),
+                found=list(tensors[name].shape),
+                remedy="fetch config and weights again, from one place",
+            )
+    weights = {name: _load(tensor).to(target.lm.device, target.lm.model.dtype) for name, tensor in tensors.items()}
+    module.load_state_dict(weights, assign=True)
+    module.requires_grad_(False).eval()
+
+
+def _head(head: layouts.Head, ids: Ids | None, target: Target) -> Head:
+    """A stored head; rows in ascending order of their ids, whatever order the file has."""
+    if set(head.tensors) - {"weight", "bias"}:
+        raise UnsupportedError(
+            f"head {head.source} of {head.owner.folder} is quantized",
+            expected="weight and bias alone",
+            found=", ".join(sorted(head.tensors)),
+            remedy="use the drafter with an unquantized head",
+        )
+    order = None if ids is None else torch.from_numpy(np.argsort(ids))
+    parts = {}
+    for suffix, tensor in head.tensors.items():
+        rows = _load(tensor)
+        parts[suffix] = (rows if order is None else rows[order]).to(target.lm.device, target.lm.model.dtype)
+    kept_ids = None if ids is None else torch.from_numpy(np.sort(ids)).to(target.lm.device)
+    return Head(parts["weight"], parts.get("bias"), kept_ids)
+
+
+def _head_of_target(target: Target) -> Head:
+    """The target's own head, not a copy of it."""
+    output = target.lm.model.get_output_embeddings()
+    return Head(output.weight, getattr(output, "bias", None))
+
+
+def _embed(found: layouts.Drafter, target: Target) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The drafter's own embedding, or the target's where it has none."""
+    if not found.embeddings:
+        return target.lm.model.get_input_embeddings()  # type: ignore[no-any-return]
+    stored = found.checkpoint.tensor(f"{found.embeddings[0]}.weight")
+    if stored.rows < target.lm.vocab:
+        raise MismatchError(
+            f"the embedding of {found.checkpoint.folder} has fewer ids than the target",
+            expected=f"{target.lm.vocab} rows",
+            found=stored.rows,
+            remedy="use the target that the drafter was made for",
+        )
+    weight = _load(stored).to(target.lm.device, target.lm.model.dtype)
+    return lambda tokens: nn.functional.embedding(tokens, weight)
+
+
+def _load(stored: StoredTensor) -> torch.Tensor:
+    """A tensor from its place in a file. Raises UnsupportedError for dtypes that no layer computes with."""
+    if stored.dtype not in _DTYPES:
+        raise UnsupportedError(
+            f"tensor {stored.name} of {stored.path} is quantized",
+            expected=" or ".join(_DTYPES),
+            found=stored.dtype,
+            remedy="use the unquantized drafter",
+        )
+    data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.offset)
+    return torch.from_numpy(data).view(_DTYPES[stored.dtype]).reshape(stored.shape)

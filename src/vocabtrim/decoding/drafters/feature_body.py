@@ -1,0 +1,119 @@
+"""What EAGLE-1/2 and EAGLE-3 share: a drafter that reads a token's embedding beside a feature of the token before it.
+
+Features of tokens that the target has read come from the target; those of drafted tokens are the drafter's own output.
+So what was drafted is forgotten after each round and read again with the target's features. A pair (token, feature
+before it) takes one entry of the cache, at the position of the feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from ..causal_lm import Branches, additive_mask
+from ..head import Head
+from ..kv_cache import KeyValueCache
+from .stepping import Levels
+
+
+class Out(NamedTuple):
+    """feature: (n, hidden), what the next step reads. head_input: (n, hidden), what the head reads."""
+
+    feature: torch.Tensor
+    head_input: torch.Tensor
+
+
+class FeatureLayers(nn.Module):
+    """The trained part. `fuse` makes features out of the target's hidden states; `forward` is one draft step."""
+
+    config: LlamaConfig
+
+    def fuse(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(n, states * target hidden) -> (n, hidden) features."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        embedded: torch.Tensor,
+        features: torch.Tensor,
+        positions: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor | None,
+        cache: KeyValueCache,
+    ) -> Out:
+        """embedded, features: (n, hidden). positions: cosine and sine of each. mask: (1, 1, n, entries) additive."""
+        raise NotImplementedError
+
+
+class FeatureBody:
+    """layers: the drafter's own. embed: ids -> (n, hidden), its own embedding or the target's. states: whose hidden
+    states of the target it reads. head: its own, or rows of the target's."""
+
+    context: int | None = None  # published configs say how long the training texts were, not how far the layers reach
+
+    def __init__(
+        self,
+        layers: FeatureLayers,
+        embed: Callable[[torch.Tensor], torch.Tensor],
+        head: Head,
+        states: tuple[int, ...],
+    ) -> None:
+        self.layers, self.embed, self.head, self.states = layers, embed, head, states
+        self.rotary = LlamaRotaryEmbedding(layers.config).to(head.weight.device)
+        self.cache = KeyValueCache(layers.config.num_hidden_layers)
+        self._unread: list[int] = []
+        self._hidden: list[torch.Tensor] = []  # of the target, one row for each unread token: of the token before it
+        self._base = 0
+        self._levels = Levels(head.weight.device)
+        self._features = torch.empty(0)  # of the last level
+
+    def begin(self, prompt: Sequence[int], room: int, hidden: torch.Tensor | None) -> None:
+        self.cache.reserve(room)
+        self._unread = list(prompt[1:])
+        self._hidden = [] if hidden is None else [hidden]
+        self._base = 0
+
+    def catch_up(self) -> torch.Tensor | None:
+        """None behind a prompt of one token, which has no feature before it."""
+        if not self._unread:
+            return None
+        tokens, rows = torch.tensor(self._unread), len(self._unread)
+        branches = None  # plain causal attention, where nothing stands before
+        if self.cache.length > 0 and rows > 1:
+            branches = Branches(torch.arange(rows), torch.ones(rows, rows, dtype=torch.bool).tril())
+        features = self.layers.fuse(torch.cat(self._hidden))
+        logits = self._step(tokens, features, branches, last=True)
+        self._unread, self._hidden = [], []
+        self._base, self._levels = self.cache.length, Levels(self.head.weight.device)
+        return logits
+
+    def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        return self._step(tokens, self._features[parents], self._levels.add(parents))
+
+    def commit(self, entries: Sequence[int], emitted: Sequence[int], hidden: torch.Tensor | None) -> None:
+        self.cache.rewind(self._base)
+        self._unread += emitted
+        self._hidden += [] if hidden is None else [hidden]
+
+    @torch.inference_mode()
+    def _step(
+        self, tokens: torch.Tensor, features: torch.Tensor, branches: Branches | None, last: bool = False
+    ) -> torch.Tensor:
+        """Append pairs; logits (n, kept) behind each, or (1, kept) behind the last alone."""
+        device = self.head.weight.device
+        past = self.cache.length
+        if branches is None:
+            positions, mask = torch.arange(past, past + len(tokens), device=device), None
+        else:
+            depths = branches.depths.to(device)
+            straight = past + len(tokens) - depths.numel()
+            positions = straight + depths[-len(tokens) :]
+            mask = additive_mask(branches.visible.to(device), straight, features.dtype)
+        embedded = self.embed(tokens.to(device)).to(features.dtype)
+        out = self.layers(embedded, features, self.rotary(embedded, positions[None]), mask, self.cache)
+        self._features, head_input = (part[-1:] if last else part for part in out)
+        return self.head(head_input)  # type: ignore[no-any-return]

@@ -1,0 +1,49 @@
+"""An independent drafter: a small causal LM on the target's tokenizer, with a full or a trimmed head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..causal_lm import CausalLM
+from ..head import Head
+from .stepping import Levels
+
+
+class IndependentBody:
+    """model: a causal LM of transformers. head: takes the place of its own, so that logit scales and caps around the
+    head stay the model's affair."""
+
+    states: tuple[int, ...] = ()
+
+    def __init__(self, model: Any, head: Head) -> None:
+        model.set_output_embeddings(head)
+        self.lm, self.head = CausalLM(model), head
+        self._unread: list[int] = []
+        self._levels = Levels(self.lm.device)
+        self._base = 0  # entries up to the root: what is drafted stands behind them
+
+    @property
+    def context(self) -> int:
+        return self.lm.context
+
+    def begin(self, prompt: Sequence[int], room: int, hidden: torch.Tensor | None) -> None:
+        self.lm.cache.reserve(room)
+        self._unread = list(prompt)
+        self._base = 0
+
+    def catch_up(self) -> torch.Tensor:
+        logits = self.lm.run(torch.tensor(self._unread)).logits
+        self._unread = []
+        self._base, self._levels = self.lm.cache.length, Levels(self.lm.device)
+        return logits
+
+    def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        return self.lm.run(tokens, branches=self._levels.add(parents), rows=len(tokens)).logits
+
+    def commit(self, entries: Sequence[int], emitted: Sequence[int], hidden: torch.Tensor | None) -> None:
+        self.lm.cache.commit(self._base, entries)
+        self._unread += emitted[len(entries) :]
+        self._base = self.lm.cache.length

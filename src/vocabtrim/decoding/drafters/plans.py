@@ -1,0 +1,165 @@
+"""How a drafter that goes token by token drafts: a greedy or sampled chain, or EAGLE-2's dynamic tree.
+
+Knows logits and trees; knows the model behind them only as a `Body`. Any plan goes with any body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+
+from ...errors import InputError
+from ..acceptance import Chance
+from ..head import Head
+from ..sampling import Sampling
+from ..tree import Tree
+from .protocol import Draft
+
+
+class Body(Protocol):
+    """A drafter's model during one proposal: `catch_up` once, then a level of drafted tokens at a time."""
+
+    @property
+    def head(self) -> Head: ...
+
+    def catch_up(self) -> torch.Tensor | None:
+        """Read what was emitted since; (1, kept) logits behind the root, or None where nothing can be said yet."""
+
+    def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        """Read one level: tokens (n,), each behind row parents (n,) of the level before; (n, kept) logits."""
+
+
+class Grown(NamedTuple):
+    """A draft, and for each node the number of its entry in the body's cache behind the root's; -1 for unread ones."""
+
+    draft: Draft
+    entries: Sequence[int]
+
+
+class Plan(Protocol):
+    """What to draft."""
+
+    @property
+    def nodes(self) -> int:
+        """The most nodes that the tree has, root included."""
+
+    @property
+    def reads(self) -> int:
+        """The most drafted tokens that the body reads for one proposal."""
+
+    def grow(self, body: Body, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Grown:
+        """Draft behind the root, at most `depth` >= 1 tokens deep. root_logits: (1, kept) of `catch_up`."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One token behind the other. length: the draft length.
+
+    sampling: None drafts the most probable token each time. Otherwise tokens are drawn from what it makes of the
+    drafter's logits, to be verified by rejection: at a temperature more drafts survive that way.
+    """
+
+    length: int = 4
+    sampling: Sampling | None = None
+
+    def __post_init__(self) -> None:
+        _prove_positive("draft length", self.length)
+
+    @property
+    def nodes(self) -> int:
+        return self.length + 1
+
+    @property
+    def reads(self) -> int:
+        return self.length - 1
+
+    def grow(self, body: Body, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Grown:
+        sampled = self.sampling is not None and not self.sampling.greedy
+        tokens: list[int] = []
+        draft_probs: list[torch.Tensor] = []
+        logits, root_row = root_logits, torch.zeros(1, dtype=torch.long, device=root_logits.device)
+        for step in range(min(depth, self.length)):
+            if step > 0:
+                logits = body.extend(torch.tensor(tokens[-1:], device=logits.device), root_row)
+            body.head.prove_numbers(logits)
+            if sampled:
+                draft_probs.append(self.sampling.probs(logits[0]))  # type: ignore[union-attr]
+                column = torch.tensor(chance.draw(draft_probs[-1]), device=logits.device)
+            else:
+                column = logits[0].argmax()
+            tokens.append(int(body.head.ids(column)))
+        tree = Tree.chain(root, tokens)
+        draft = Draft(tree, torch.stack(draft_probs), body.head.kept_ids) if sampled else Draft(tree)
+        return Grown(draft, [-1, *range(len(tokens) - 1), -1])
+
+
+@dataclass(frozen=True)
+class DynamicTree:
+    """EAGLE-2's tree (arXiv 2406.16858, section 4): expand the best nodes of each level, keep the best of all.
+
+    A node's worth is the product of the drafter's probabilities along its path. nodes: of the tree, root included.
+    depth: drafted tokens on the longest path, which is one draft step each. branching: how many nodes of a level are
+    expanded, and how many children each has.
+    """
+
+    nodes: int = 60
+    depth: int = 5
+    branching: int = 10
+
+    def __post_init__(self) -> None:
+        _prove_positive("number of drafted nodes", self.nodes - 1)
+        _prove_positive("depth", self.depth)
+        _prove_positive("branching", self.branching)
+
+    @property
+    def reads(self) -> int:
+        return self.branching * (self.depth - 1)
+
+    def grow(self, body: Body, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Grown:
+        """All candidates of all levels stand in one list; `first` is where the current level begins in it."""
+        best = body.head.best(root_logits, self.branching)
+        tokens, worth = best.ids[0], best.log_probs[0]
+        parent_rows = torch.zeros_like(tokens)
+        all_tokens, all_worth, all_parents = [tokens], [worth], [torch.full_like(tokens, -1)]
+        expanded: list[torch.Tensor] = []
+        first = 0
+        for _ in range(min(depth, self.depth) - 1):
+            chosen = worth.topk(min(self.branching, len(worth))).indices
+            best = body.head.best(body.extend(tokens[chosen], parent_rows[chosen]), self.branching)
+            expanded.append(first + chosen)
+            first += len(tokens)
+            width = best.ids.shape[1]
+            tokens, worth = best.ids.flatten(), (worth[chosen, None] + best.log_probs).flatten()
+            parent_rows = torch.arange(len(chosen), device=tokens.device).repeat_interleave(width)
+            all_tokens.append(tokens)
+            all_worth.append(worth)
+            all_parents.append(expanded[-1].repeat_interleave(width))
+        return self._best(root, torch.cat(all_tokens), torch.cat(all_worth), torch.cat(all_parents), expanded)
+
+    def _best(
+        self,
+        root: int,
+        tokens: torch.Tensor,
+        worth: torch.Tensor,
+        parents: torch.Tensor,
+        expanded: list[torch.Tensor],
+    ) -> Grown:
+        """The tree of the best candidates. The sort is stable: no child comes before a parent of equal worth."""
+        picked = worth.sort(descending=True, stable=True).indices[: self.nodes - 1].sort().values
+        entry_of = torch.full_like(tokens, -1)
+        if expanded:
+            order = torch.cat(expanded)
+            entry_of[order] = torch.arange(len(order), device=order.device)
+        node_of = torch.zeros(len(tokens) + 1, dtype=torch.long, device=tokens.device)  # the last, -1, is the root
+        node_of[picked] = torch.arange(1, len(picked) + 1, device=tokens.device)
+        columns = torch.stack([tokens[picked], node_of[parents[picked]], entry_of[picked]]).tolist()
+        tree = Tree(torch.tensor([root, *columns[0]]), (-1, *columns[1]))
+        return Grown(Draft(tree), [-1, *columns[2]])
+
+
+def _prove_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{name} is out of range", expected="1 or more", found=value, remedy="use the default")

@@ -1,0 +1,74 @@
+"""A drafter's LM head, full or trimmed: hidden states -> logits of the kept rows -> target ids.
+
+Only kept rows are ever computed, and ids are mapped after the best rows are found: no full-width row exists anywhere.
+Rows can change between rounds (`replace`); nothing else in decoding/ holds ids of a head across rounds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError
+
+
+class Best(NamedTuple):
+    """ids: (row, width) int64 target ids, the best first. log_probs: (row, width) float32, over the head's own rows."""
+
+    ids: torch.Tensor
+    log_probs: torch.Tensor
+
+
+class Head(nn.Module):
+    """weight: (kept, hidden). bias: (kept,) or None. kept_ids: (kept,) ascending int64 target ids; None when full."""
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kept_ids: torch.Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.replace(weight, bias, kept_ids)
+
+    def replace(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kept_ids: torch.Tensor | None = None
+    ) -> None:
+        """Take other rows from the next call on. Raises CheckpointError where rows, bias and ids are not as many."""
+        sizes = {tensor.shape[0] for tensor in (weight, bias, kept_ids) if tensor is not None}
+        if len(sizes) != 1:
+            raise CheckpointError(
+                "a head's rows, bias and ids are not as many",
+                expected=f"{weight.shape[0]} of each",
+                found=sorted(sizes),
+                remedy="pass the ids that the head was cut with",
+            )
+        # Detached, so that a parameter stays the property of the model it came from.
+        self.weight, self.kept_ids = weight.detach(), kept_ids
+        self.bias = None if bias is None else bias.detach()
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(row, hidden) -> (row, kept) logits."""
+        return nn.functional.linear(hidden, self.weight, self.bias)
+
+    def best(self, draft_logits: torch.Tensor, width: int) -> Best:
+        """The `width` best ids of each row of (row, kept) logits, or as many as there are.
+
+        Raises CheckpointError for logits that hold NaN.
+        """
+        logits = draft_logits.float()
+        values, columns = logits.topk(min(width, logits.shape[-1]), dim=-1)
+        self.prove_numbers(values)  # topk takes NaN for the largest, so the best values tell
+        log_probs = values - logits.logsumexp(dim=-1, keepdim=True)
+        return Best(self.ids(columns), log_probs.clamp_(max=0))
+
+    def ids(self, columns: torch.Tensor) -> torch.Tensor:
+        """Target ids of the head's own row numbers."""
+        return columns if self.kept_ids is None else self.kept_ids[columns]
+
+    @staticmethod
+    def prove_numbers(draft_logits: torch.Tensor) -> None:
+        """Raises CheckpointError for logits that hold NaN."""
+        if torch.isnan(draft_logits).any():
+            raise CheckpointError(
+                "the drafter's logits hold NaN", remedy="`vocabtrim check` it, or decode in float32 instead of half"
+            )

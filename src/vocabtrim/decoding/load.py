@@ -1,0 +1,90 @@
+"""Open a target or a drafter for decoding, from folders in the published layouts; refuse what does not belong together.
+
+Knows folders, dtypes and devices; how each drafter kind is put together stands in `drafters/build.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from ..calibrate.tokenizer import tokenizer_facts
+from ..checkpoint import layouts
+from ..checkpoint.check import check
+from ..checkpoint.head_ids import head_ids
+from ..checkpoint.read import open_checkpoint
+from ..errors import InputError, MismatchError, UnsupportedError
+from ..hub import local_folder
+from .drafters.build import BUILDERS
+from .drafters.plans import Plan
+from .drafters.protocol import Drafter
+from .target import Target
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+# Rules of `check` that a drafter must pass to draft the right ids. The others are about engines, and an unsorted map
+# is sorted here on loading.
+_RULES = ("map.", "head.", "tokenizer.", "config.vocab_size")
+_HARMLESS = ("map.unsorted",)
+
+
+def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") -> Target:
+    """Any causal LM folder or hub id.
+
+    Raises InputError and CheckpointError for folders that cannot be read, InputError for an unknown dtype or device.
+    """
+    _prove_place(dtype, device)
+    folder = local_folder(path)
+    open_checkpoint(folder)  # says in one line what the library would say in forty
+    return Target(AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype]).to(device), folder)
+
+
+def load_drafter(path: str | Path, target: Target, *, plan: Plan | None = None) -> Drafter:
+    """A drafter of any published layout, full or trimmed, on the target's device and in its dtype.
+
+    plan: what to draft; for independent drafters a greedy chain of 4 where None, for EAGLE's the dynamic tree.
+    Raises InputError and CheckpointError for folders that cannot be read, MismatchError for a drafter of another
+    target, UnsupportedError for one that is known and cannot be decoded with.
+    """
+    folder = local_folder(path)
+    target_folder = target.folder if (target.folder / "config.json").exists() else None
+    found = layouts.identify(open_checkpoint(folder), None if target_folder is None else open_checkpoint(target_folder))
+    if found.kind not in BUILDERS:
+        raise UnsupportedError(
+            f"{folder} is a drafter of kind {found.kind}, which is not decoded with here",
+            expected=", ".join(BUILDERS),
+            found=found.kind,
+            remedy="serve it with an engine",
+        )
+    _prove_belongs(folder, target_folder)
+    return BUILDERS[found.kind](found, head_ids(found).ids, target, plan)
+
+
+def _prove_belongs(folder: Path, target_folder: Path | None) -> None:
+    """The drafter was made, and trimmed, for this target: raises MismatchError with the first rule that it breaks."""
+    problems = check(folder, target_folder).problems
+    broken = next((found for found in problems if found.rule.startswith(_RULES) and found.rule not in _HARMLESS), None)
+    if broken is not None:
+        raise MismatchError(broken.message, remedy=broken.remedy)
+    folders = [place for place in (folder, target_folder) if place is not None and (place / "tokenizer.json").exists()]
+    if len(folders) == 2:
+        drafter_facts, target_facts = (tokenizer_facts(place) for place in folders)
+        if drafter_facts.hash != target_facts.hash:
+            raise MismatchError(
+                f"the tokenizer of {folder} is not that of {target_folder}: its ids mean other tokens",
+                expected=f"tokenizer {target_facts.hash[:12]} ({target_facts.vocab_size} ids)",
+                found=f"{drafter_facts.hash[:12]} ({drafter_facts.vocab_size} ids)",
+                remedy="use a drafter that was made for this target",
+            )
+
+
+def _prove_place(dtype: str, device: str) -> None:
+    if dtype not in DTYPES:
+        raise InputError("unknown dtype", expected=" or ".join(DTYPES), found=dtype, remedy="use float32 or bfloat16")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        message = str(error).partition("\n")[0]
+        raise InputError(f"no device {device} here", found=message, remedy="use --device cpu") from error
