@@ -1,7 +1,7 @@
 """A small target and a drafter of every kind for it, full and trimmed, as folders and opened for decoding.
 
-Random weights never agree by themselves. A drafter is sometimes right where the vocabulary is a handful of ids, or where
-it is the target itself with noise on its weights (`noisy`).
+Random weights never agree by themselves. A drafter is sometimes right where the vocabulary is a handful of ids, or
+where it is the target itself with noise on its weights (`noisy`).
 """
 
 from __future__ import annotations
@@ -65,4 +65,4 @@ def noisy(model: torch.nn.Module, scale: float, seed: int = 0) -> None:
     for parameter in model.parameters():
         if parameter.dim() == 2:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-            parameter += (scale * parameter.std() * noise).to(parameter.dtype)
+            parameter.add_((scale * parameter.std() * noise).to(parameter.dtype))
