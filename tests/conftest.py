@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+# The models of tests are too small for a second thread, which only waits for the first; set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Real tokenizers, corpora and a small model. Not part of the repository: VOCABTRIM_DATA names the folder.
 DATA = Path(os.environ.get("VOCABTRIM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
