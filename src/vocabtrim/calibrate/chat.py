@@ -77,6 +77,17 @@ class ChatTemplate:
                 remedy="put tokenizer_config.json beside tokenizer.json",
             ) from error
 
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """A conversation up to where the target's next turn begins. Raises InputError where the template refuses it."""
+        try:
+            return self._render(messages, None, generation_prompt=True)
+        except _RefusedError as error:
+            raise InputError(
+                f"the chat template of {self._opened.folder} refuses the prompt",
+                found=error.__cause__,
+                remedy="pass the prompt as the target is to read it, with --no-chat",
+            ) from error
+
     def turns(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> tuple[list[Turn], list[str]]:
         """The assistant's turns of a conversation, and why others were left out.
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, choose, convert, count, demo, inspect, merge, trim
+from . import check, choose, convert, count, demo, generate, inspect, merge, trim
 from .screen import print_version, run
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ def vocabtrim(
     """
 
 
-# The demo, the main job, then its stages in pipeline order.
+# The demo, the main job, its stages in pipeline order, then what to do with the result.
 app.command()(demo.demo)
 app.command()(trim.trim)
 app.command()(count.count)
@@ -43,6 +43,7 @@ app.command()(choose.choose)
 app.command()(inspect.inspect)
 app.command()(check.check)
 app.command()(convert.convert)
+app.command()(generate.generate)
 
 
 def main() -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
-from ..errors import UnsupportedError
+from ..errors import CheckpointError, UnsupportedError
 from .kv_cache import KeyValueCache
 
 _ATTENTION = {"full_attention", "sliding_attention"}
@@ -42,6 +44,32 @@ class Branches:
     visible: torch.Tensor
 
 
+def open_model(folder: Path, dtype: torch.dtype, device: str | torch.device) -> Any:
+    """A causal LM from its folder; code that lies there is not run.
+
+    Raises CheckpointError, in one line, for whatever the library finds wrong, and for tensors that it would make up.
+    """
+    try:
+        model, told = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        )
+        model = model.to(device)
+    except Exception as error:  # whatever its many loaders raise
+        raise CheckpointError(
+            f"transformers cannot load {folder} on {device}",
+            found=f"{type(error).__name__}: {error}"[:300],
+            remedy="fetch config and weights again, from one place, or use a model of a kind that it knows",
+        ) from error
+    if missing := sorted(told["missing_keys"]):
+        raise CheckpointError(
+            f"{folder} is no whole causal LM",
+            expected=", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
+            found=f"its weights without {len(missing)} of them" if len(missing) > 1 else "its weights without it",
+            remedy="the checkpoint is incomplete: fetch it again",
+        )
+    return model
+
+
 class CausalLM:
     """A model and its cache. Entries are appended by `run`; whoever runs it rewinds or commits `cache`."""
 
@@ -57,10 +85,7 @@ class CausalLM:
                 remedy="use a model whose layers are all plain attention",
             )
         self.cache = KeyValueCache(self.layers)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.model.device)
+        self.device, self.dtype = torch.device(model.device), model.dtype  # the model looks through its weights for them
 
     @property
     def vocab(self) -> int:
@@ -117,7 +142,7 @@ class CausalLM:
         visible, depths = branches.visible.to(self.device), branches.depths.to(self.device)
         straight = entries - depths.numel()  # entries that stand one behind the other
         positions = straight + depths[-visible.shape[0] :]
-        full = additive_mask(visible, straight, self.model.dtype)
+        full = additive_mask(visible, straight, self.dtype)
         kinds = set(getattr(self.config, "layer_types", None) or ())
         window = getattr(self.config, "sliding_window", None)
         if window is None or kinds == {"full_attention"}:

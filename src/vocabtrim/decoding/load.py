@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from ..calibrate.tokenizer import tokenizer_facts
 from ..checkpoint import layouts
@@ -17,6 +16,7 @@ from ..checkpoint.head_ids import head_ids
 from ..checkpoint.read import open_checkpoint
 from ..errors import InputError, MismatchError, UnsupportedError
 from ..hub import local_folder
+from .causal_lm import open_model
 from .drafters.build import BUILDERS
 from .drafters.plans import Plan
 from .drafters.protocol import Drafter
@@ -38,7 +38,12 @@ def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu
     _prove_place(dtype, device)
     folder = local_folder(path)
     open_checkpoint(folder)  # says in one line what the library would say in forty
-    return Target(AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype]).to(device), folder)
+    return Target(open_model(folder, DTYPES[dtype], device), folder)
+
+
+def drafter_kind(path: str | Path, target: str | Path) -> str:
+    """Which kind of drafter a folder holds, told without its weights or its target's. Raises as `load_drafter`."""
+    return _identify(local_folder(path), local_folder(target)).kind
 
 
 def load_drafter(path: str | Path, target: Target, *, plan: Plan | None = None) -> Drafter:
@@ -50,6 +55,12 @@ def load_drafter(path: str | Path, target: Target, *, plan: Plan | None = None) 
     """
     folder = local_folder(path)
     target_folder = target.folder if (target.folder / "config.json").exists() else None
+    found = _identify(folder, target_folder)
+    _prove_belongs(folder, target_folder)
+    return BUILDERS[found.kind](found, head_ids(found).ids, target, plan)
+
+
+def _identify(folder: Path, target_folder: Path | None) -> layouts.Drafter:
     found = layouts.identify(open_checkpoint(folder), None if target_folder is None else open_checkpoint(target_folder))
     if found.kind not in BUILDERS:
         raise UnsupportedError(
@@ -58,8 +69,7 @@ def load_drafter(path: str | Path, target: Target, *, plan: Plan | None = None) 
             found=found.kind,
             remedy="serve it with an engine",
         )
-    _prove_belongs(folder, target_folder)
-    return BUILDERS[found.kind](found, head_ids(found).ids, target, plan)
+    return found
 
 
 def _prove_belongs(folder: Path, target_folder: Path | None) -> None:

@@ -1,0 +1,214 @@
+"""`vocabtrim generate`: one answer of a target, drafted and verified, with the numbers behind it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .screen import Json, print_json, print_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..decoding.generate import Generation
+    from ..decoding.text import Piece
+    from ..measure.metrics import Summary
+
+_ACCEPTED = "green"
+_INTERRUPTED = "interrupted"
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the target is asked; - reads standard input.")],
+    *,
+    target: Annotated[str, typer.Option(help="The target: local folder or hub id.")],
+    drafter: Annotated[
+        str | None, typer.Option(help="The drafter, full or trimmed: local folder or hub id. Default: none.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="The target's tokenizer, where it is not in its folder.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to emit.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the most probable token each time.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw among the most probable ids that reach this mass; 1: all.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Draw among so many of the most probable ids; 0: all.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Repeats a sampled run. Default: drawn, and told.")
+    ] = None,
+    draft_length: Annotated[
+        int | None, typer.Option(min=1, help="Drafted tokens one behind the other: of a chain, or a tree's depth.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=2, help="Nodes of a drafted tree, its root included.")] = None,
+    branching: Annotated[
+        int | None, typer.Option(min=1, help="How many ways a drafted tree goes on at each depth; 1 drafts a chain.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, for target and drafter.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="Where both are: cpu, cuda, cuda:1.")] = "cpu",
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="STRING", help="End the answer before this string; may be repeated.")
+    ] = None,
+    no_chat: Annotated[
+        bool, typer.Option("--no-chat", help="Take the prompt as it is, without the target's chat template.")
+    ] = False,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind stop ids.")] = False,
+    json: Json = False,
+) -> None:
+    """Let a target answer a prompt, with or without a drafter.
+
+    The text is the target's own, whatever drafts: greedy token for token, sampled by the same distribution. It comes
+    as it is made, with accepted drafts in colour on a terminal; then the numbers. Ctrl-C ends it early, exit code 130.
+
+    Example: vocabtrim generate "Why is the sky blue?" --target Llama-3.1-8B-Instruct/ --drafter trimmed/
+    """
+    from ..decoding.generate import generate as generate_text
+    from ..decoding.sampling import Sampling
+
+    _quiet()
+    generation = generate_text(
+        _standard_input() if prompt == "-" else prompt,
+        target=target,
+        drafter=drafter,
+        tokenizer=tokenizer,
+        chat=not no_chat,
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(temperature, top_k, top_p),
+        seed=seed,
+        draft_length=draft_length,
+        nodes=nodes,
+        branching=branching,
+        stop_strings=stop or (),
+        ignore_stop_ids=ignore_eos,
+        dtype=dtype,
+        device=device,
+    )
+    interrupted = _follow(generation, _silently if json else piece_printer(drafting=drafter is not None))
+    _tell(generation, interrupted, json)
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _follow(generation: Generation, show: Callable[[Iterable[Piece]], None]) -> bool:
+    """Show the text as it comes; whether Ctrl-C ended it."""
+    try:
+        show(generation)
+    except KeyboardInterrupt:
+        show(generation.break_off())
+        return True
+    return False
+
+
+def _silently(pieces: Iterable[Piece]) -> None:
+    for _ in pieces:
+        pass
+
+
+def piece_printer(*, drafting: bool) -> Callable[[Iterable[Piece]], None]:
+    """What shows text on stdout: with accepted drafts in colour and a legend on a terminal, plain elsewhere."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        return _write
+    if drafting and console.color_system is not None and not console.no_color:
+        console.print(f"[{_ACCEPTED}]drafted and accepted[/], the target's own\n")
+    return lambda pieces: _colour(console, pieces)
+
+
+def _write(pieces: Iterable[Piece]) -> None:
+    for piece in pieces:
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+
+
+def _colour(console: Console, pieces: Iterable[Piece]) -> None:
+    """As segments: text would be wrapped at words and its tabs replaced, which a stream cannot have."""
+    from rich.segment import Segment, Segments
+    from rich.style import Style
+
+    accepted, own = Style.parse(_ACCEPTED), Style.null()
+    for piece in pieces:
+        segment = Segment(_harmless(piece.text), accepted if piece.accepted else own)
+        console.print(Segments([segment]), end="", crop=False, soft_wrap=True)
+
+
+def _harmless(text: str) -> str:
+    """Without what would command a terminal: a model may write anything."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)
+
+
+def _tell(generation: Generation, interrupted: bool, json: bool) -> None:
+    from ..measure.metrics import summarise
+
+    summary = summarise(generation.rounds)
+    ended = _INTERRUPTED if interrupted or generation.ended is None else generation.ended.value
+    if json:
+        print_json(_as_object(generation, summary, ended))
+    else:
+        print("\n")
+        title = "no drafter" if generation.kind is None else f"{generation.kind} drafter"
+        print_table(title, ["", "numbers"], _rows(generation, summary, ended))
+
+
+def _as_object(generation: Generation, summary: Summary, ended: str) -> dict[str, Any]:
+    return {
+        "text": generation.text,
+        "token_ids": generation.token_ids,
+        "ended": ended,
+        "kind": generation.kind,
+        "seed": generation.seed,
+        "prompt_tokens": generation.prompt_tokens,
+        "rounds": summary.rounds,
+        "emitted": summary.emitted,
+        "drafted": summary.drafted,
+        "accepted": summary.accepted,
+        "block_efficiency": summary.block_efficiency,
+        "acceptance_by_depth": list(summary.acceptance_by_depth),
+        "tokens_per_second": summary.tokens_per_second,
+        "prompt_seconds": generation.prompt_seconds,
+        "draft_seconds": summary.draft_seconds,
+        "target_seconds": summary.target_seconds,
+        "seconds": summary.seconds,
+    }
+
+
+def _rows(generation: Generation, summary: Summary, ended: str) -> list[tuple[str, str]]:
+    drafted = [
+        ("accepted of drafted tokens", f"{summary.accepted:,} of {summary.drafted:,}"),
+        ("acceptance by depth", " ".join(f"{share:.2f}" for share in summary.acceptance_by_depth) or "-"),
+        ("drafting", f"{summary.draft_seconds:.2f} s"),
+    ]
+    sampled = [] if generation.seed is None else [("seed", str(generation.seed))]
+    return [
+        ("emitted tokens", f"{summary.emitted:,}"),
+        ("rounds, one target pass each", f"{summary.rounds:,}"),
+        ("block efficiency", f"{summary.block_efficiency:.2f}"),
+        *([] if generation.kind is None else drafted),
+        ("target passes", f"{summary.target_seconds:.2f} s"),
+        ("tokens per second", f"{summary.tokens_per_second:.1f}"),
+        (f"reading {generation.prompt_tokens:,} tokens of prompt", f"{generation.prompt_seconds:.2f} s"),
+        *sampled,
+        ("ended by", ended),
+    ]
+
+
+def _standard_input() -> str:
+    """All of it, without the last line break, which `echo` puts there. Raises InputError where it is no UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise InputError("standard input is no text", expected="UTF-8", found=error, remedy="convert it") from error
+
+
+def _quiet() -> None:
+    """No bars and warnings of libraries between the lines; what goes wrong is said by our own errors."""
+    import warnings
+
+    from transformers.utils import logging
+
+    warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
