@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from outcomes import outcomes
-from vocabtrim.decoding.acceptance import TorchChance, follow_tree, reject_chain
+from vocabtrim.decoding.acceptance import follow_tree, reject_chain
+from vocabtrim.decoding.chance import TorchChance
 from vocabtrim.decoding.sampling import Sampling
 from vocabtrim.decoding.tree import Tree
 
@@ -117,7 +118,8 @@ def test_a_deterministic_tree_emits_the_targets_distribution(sampling: Sampling,
         tree = Tree(torch.tensor(tokens), parents)
 
         def round_of(chance: Any, tree: Tree = tree) -> tuple[int, ...]:
-            verdict = follow_tree(tree, rows(tree, sampling).__getitem__, chance)
+            probs = rows(tree, sampling)
+            verdict = follow_tree(tree, lambda node: chance.draw(probs[node]))
             emitted = (*(int(tree.tokens[node]) for node in verdict.path), verdict.token)
             return completed(emitted, sampling, chance)
 
@@ -161,7 +163,7 @@ def test_greedy_follows_the_argmax_and_nothing_else() -> None:
     """The trap: accepting by a probability ratio at temperature 0 emits tokens that are not the argmax."""
     logits_by_target = torch.tensor([[0.0, 3.0, 2.9, 1.0], [5.0, 1.0, 1.0, 1.0], [0.0, 0.0, 4.0, 0.0]])
     tree = Tree(torch.tensor([9, 2, 1]), (-1, 0, 0))
-    verdict = follow_tree(tree, Sampling().probs(logits_by_target).__getitem__, TorchChance())
+    verdict = follow_tree(tree, lambda node: Sampling().draw(logits_by_target[node], TorchChance()))
     assert verdict.path == (2,) and verdict.token == 2
 
 

@@ -9,39 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
+from .chance import Chance
 from .tree import ROOT, Tree
-
-
-class Chance(Protocol):
-    """Where randomness comes from."""
-
-    def draw(self, probs: torch.Tensor) -> int:
-        """An index of probs (n,), each with its probability."""
-
-    def happens(self, probability: float) -> bool:
-        """True with that probability."""
-
-
-@dataclass(frozen=True)
-class TorchChance:
-    """Chance from a generator of the caller's; nothing is seeded here."""
-
-    generator: torch.Generator | None = None
-
-    def draw(self, probs: torch.Tensor) -> int:
-        if int(torch.count_nonzero(probs)) == 1:  # greedy: certain, so no random number is spent
-            return int(probs.argmax())
-        return int(torch.multinomial(probs, 1, generator=self.generator))
-
-    def happens(self, probability: float) -> bool:
-        if probability >= 1:
-            return True
-        device = "cpu" if self.generator is None else self.generator.device
-        return bool(torch.rand((), generator=self.generator, device=device) < probability)
 
 
 @dataclass(frozen=True)
@@ -53,20 +25,17 @@ class Verdict:
     token: int
 
 
-# (node) -> (target_vocab,), the target's distribution behind a node. A function, since few nodes are ever asked about.
-TargetProbs = Callable[[int], torch.Tensor]
-
-
-def follow_tree(tree: Tree, target_probs: TargetProbs, chance: Chance) -> Verdict:
+def follow_tree(tree: Tree, draw: Callable[[int], int]) -> Verdict:
     """Verify a tree that was drafted deterministically: draw the target's token at a node, go on where it is a child.
 
+    draw: (node) -> the target's token behind that node, drawn afresh.
     Every emitted token is the target's own draw, so the distribution is the target's whatever the tree holds; it equals
     recursive rejection (SpecInfer, arXiv 2305.09781, and EAGLE, arXiv 2401.15077) with one-hot draft distributions.
     """
     node = ROOT
     path: list[int] = []
     while True:
-        token = chance.draw(target_probs(node))
+        token = draw(node)
         child = tree.children.get((node, token))
         if child is None:
             return Verdict(tuple(path), token)
@@ -75,10 +44,15 @@ def follow_tree(tree: Tree, target_probs: TargetProbs, chance: Chance) -> Verdic
 
 
 def reject_chain(
-    tree: Tree, target_probs: TargetProbs, draft_probs: torch.Tensor, kept_ids: torch.Tensor | None, chance: Chance
+    tree: Tree,
+    target_probs: Callable[[int], torch.Tensor],
+    draft_probs: torch.Tensor,
+    kept_ids: torch.Tensor | None,
+    chance: Chance,
 ) -> Verdict:
     """Verify a chain whose tokens were drawn from `draft_probs`: speculative sampling.
 
+    target_probs: (node) -> (target_vocab,), the target's distribution behind that node.
     draft_probs: (drafted, kept), row i is the distribution that node i + 1 was drawn from, over the drafter's own ids.
     kept_ids: (kept,) the target id of each column, ascending; None where the drafter has all ids.
     Leviathan et al. (arXiv 2211.17192), algorithm 1: accept with probability min(1, target / draft); at the first

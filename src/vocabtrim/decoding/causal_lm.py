@@ -85,7 +85,8 @@ class CausalLM:
                 remedy="use a model whose layers are all plain attention",
             )
         self.cache = KeyValueCache(self.layers)
-        self.device, self.dtype = torch.device(model.device), model.dtype  # the model looks through its weights for them
+        # Asked for once: the model looks through its weights for them.
+        self.device, self.dtype = torch.device(model.device), model.dtype
 
     @property
     def vocab(self) -> int:

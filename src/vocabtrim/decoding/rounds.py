@@ -12,7 +12,8 @@ from time import perf_counter
 import torch
 
 from ..errors import InputError
-from .acceptance import Chance, TorchChance, Verdict, follow_tree, reject_chain
+from .acceptance import Verdict, follow_tree, reject_chain
+from .chance import Chance, TorchChance
 from .drafters.protocol import Draft, Drafter
 from .sampling import Sampling
 from .stopping import Reason, Stop
@@ -119,7 +120,7 @@ def _accept(draft: Draft, target_logits: torch.Tensor, sampling: Sampling, chanc
         return sampling.probs(target_logits[node])
 
     if draft.draft_probs is None:
-        return follow_tree(draft.tree, target_probs, chance)
+        return follow_tree(draft.tree, lambda node: sampling.draw(target_logits[node], chance))
     return reject_chain(draft.tree, target_probs, draft.draft_probs, draft.kept_ids, chance)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import InputError
+from .chance import Chance
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,20 @@ class Sampling:
     def greedy(self) -> bool:
         return self.temperature == 0
 
+    def draw(self, target_logits: torch.Tensor, chance: Chance) -> int:
+        """(target_vocab,) logits -> a token. Raises InputError for logits that hold NaN."""
+        if not self.greedy:
+            return chance.draw(self.probs(target_logits))
+        token = target_logits.argmax()
+        _prove_numbers(target_logits[token])  # NaN counts as the largest
+        return int(token)
+
     def probs(self, target_logits: torch.Tensor) -> torch.Tensor:
         """(..., target_vocab) logits -> (..., target_vocab) probabilities, float32 or wider; one-hot when greedy.
 
         Raises InputError for logits that hold NaN.
         """
-        if torch.isnan(target_logits).any():
-            raise InputError(
-                "the target's logits hold NaN", remedy="check the checkpoint, or decode in float32 instead of half"
-            )
+        _prove_numbers(target_logits)
         logits = target_logits.to(torch.promote_types(target_logits.dtype, torch.float32))
         if self.greedy:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
@@ -60,6 +66,13 @@ class Sampling:
             logits = logits.masked_fill(logits < last_kept, -torch.inf)
         probs = logits.softmax(dim=-1)
         return _nucleus(probs, self.top_p) if self.top_p < 1 else probs
+
+
+def _prove_numbers(target_logits: torch.Tensor) -> None:
+    if torch.isnan(target_logits).any():
+        raise InputError(
+            "the target's logits hold NaN", remedy="check the checkpoint, or decode in float32 instead of half"
+        )
 
 
 def _nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...errors import InputError
-from ..acceptance import Chance
+from ..chance import Chance
 from ..head import Head
 from ..tree import Tree
 from .protocol import Draft

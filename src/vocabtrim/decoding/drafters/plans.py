@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from ...errors import InputError
-from ..acceptance import Chance
+from ..chance import Chance
 from ..head import Head
 from ..sampling import Sampling
 from ..tree import Tree
@@ -84,12 +84,13 @@ class Chain:
         for step in range(min(depth, self.length)):
             if step > 0:
                 logits = body.extend(torch.tensor(tokens[-1:], device=logits.device), root_row)
-            body.head.prove_numbers(logits)
             if sampled:
+                body.head.prove_numbers(logits)
                 draft_probs.append(self.sampling.probs(logits[0]))  # type: ignore[union-attr]
                 column = torch.tensor(chance.draw(draft_probs[-1]), device=logits.device)
             else:
                 column = logits[0].argmax()
+                body.head.prove_numbers(logits[0, column])  # NaN counts as the largest
             tokens.append(int(body.head.ids(column)))
         tree = Tree.chain(root, tokens)
         draft = Draft(tree, torch.stack(draft_probs), body.head.kept_ids) if sampled else Draft(tree)

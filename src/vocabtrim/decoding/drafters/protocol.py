@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from ..acceptance import Chance
+from ..chance import Chance
 from ..tree import Tree
 
 

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import torch
 
-from ..acceptance import Chance
 from ..causal_lm import Branches
+from ..chance import Chance
 from ..tree import Tree
 from .plans import Body, Plan
 from .protocol import Draft
@@ -76,15 +76,21 @@ class Levels:
     """Who sees whom among the tokens that a body reads in one proposal, level by level."""
 
     def __init__(self, device: torch.device) -> None:
-        self._depths = torch.zeros(0, dtype=torch.long, device=device)
-        self._visible = torch.zeros(1, 0, dtype=torch.bool, device=device)
-        self._level, self._straight = 0, True
+        self._device = device
+        self._level = 0
+        self._branches: Branches | None = None  # of the last level; None for a chain so far
 
     def add(self, parents: torch.Tensor) -> Branches | None:
         """One more level: tokens behind rows `parents` (n,) of the level before; None for a chain so far."""
-        own = torch.eye(len(parents), dtype=torch.bool, device=parents.device)
-        self._visible = torch.cat([self._visible[parents], own], dim=1)
-        self._depths = torch.cat([self._depths, torch.full_like(parents, self._level)])
+        if self._branches is not None or len(parents) > 1:
+            before = self._branches or self._chain()
+            own = torch.eye(len(parents), dtype=torch.bool, device=self._device)
+            visible = torch.cat([before.visible[parents], own], dim=1)
+            self._branches = Branches(torch.cat([before.depths, torch.full_like(parents, self._level)]), visible)
         self._level += 1
-        self._straight &= len(parents) == 1
-        return None if self._straight else Branches(self._depths, self._visible)
+        return self._branches
+
+    def _chain(self) -> Branches:
+        """All levels so far, of one token each."""
+        depths = torch.arange(self._level, device=self._device)
+        return Branches(depths, torch.ones(1, self._level, dtype=torch.bool, device=self._device))
