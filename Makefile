@@ -30,6 +30,8 @@ bench: .venv/ready
 	$(BIN)/python bench/count.py
 	$(BIN)/python bench/trim.py
 	$(BIN)/python bench/start.py
+	$(BIN)/python bench/decode.py
+	$(BIN)/python bench/assisted.py
 
 clean:
 	rm -rf .venv bench/out demo out
