@@ -69,7 +69,8 @@ class TargetText:
 class TextStream:
     """Tokens in, pieces of text out: whole characters, and nothing that may turn out to begin a stop string.
 
-    All pieces together are the text of all tokens, cut before the stop string where one ended the generation.
+    All pieces together are the text of all tokens, cut before the stop string where one ended the generation. Bytes
+    that form no character may make a decoder take back characters before them; what was given out then stays.
     """
 
     def __init__(self, words: TargetText, stop_strings: Sequence[str] = ()) -> None:
