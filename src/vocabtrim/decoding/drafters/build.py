@@ -29,6 +29,7 @@ from .medusa import MedusaBlocks, MedusaDrafter
 from .plans import Chain, DynamicTree, Plan
 from .protocol import Drafter
 from .stepping import SteppingDrafter
+from .variants import eagle3_norms, eagle3_states, refuse_variants
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # In some published files beside the weights, and made anew from the config.
@@ -39,7 +40,7 @@ Builder = Callable[[layouts.Drafter, Ids | None, Target, Plan | None], Drafter]
 
 def independent(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
     """Any causal LM; of a trimmed one the library makes everything but the head, which it could only make whole."""
-    folder, dtype = found.checkpoint.folder, target.lm.model.dtype
+    folder, dtype = found.checkpoint.folder, target.lm.dtype
     if ids is None:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(target.lm.device)
         output = model.get_output_embeddings()
@@ -56,6 +57,7 @@ def independent(found: layouts.Drafter, ids: Ids | None, target: Target, plan: P
 
 def eagle_1_2(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
     """One kind for EAGLE-1 and 2; the target's own head where the drafter has no trimmed one."""
+    refuse_variants(found.checkpoint, eagle3=False)
     names = _body(found)
     _prove_features(found, target, [2 * target.lm.hidden_size], _fused(found))
     with torch.device("meta"):
@@ -64,32 +66,29 @@ def eagle_1_2(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Pla
         )
     _fill(layers, names, found, target)
     head = _head_of_target(target) if ids is None else _head(found.heads[0], ids, target)
-    return SteppingDrafter(FeatureBody(layers, _embed(found, target), head, eagle.STATES), plan or DynamicTree())
+    return SteppingDrafter(
+        FeatureBody(layers, _embed(found, target, layers.config.hidden_size), head, eagle.STATES), plan or DynamicTree()
+    )
 
 
 def eagle_3(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
     checkpoint = found.checkpoint
-    about = checkpoint.config.get("eagle_config") or {}  # where NVIDIA's Model-Optimizer keeps such entries
-    key = "eagle_aux_hidden_state_layer_ids"
-    said = checkpoint.setting(key) or (about.get(key) if isinstance(about, dict) else None)
-    states = tuple(said) if said else eagle3.default_states(target.lm.layers)
-    if not all(isinstance(state, int) and 0 <= state <= target.lm.layers for state in states):
-        raise MismatchError(
-            f"{checkpoint.folder} reads hidden states that the target does not have",
-            expected=f"0 to {target.lm.layers}",
-            found=list(states),
-            remedy="use the target that the drafter was made for",
-        )
+    refuse_variants(checkpoint, eagle3=True)
+    states = eagle3_states(checkpoint, str(target.lm.config.model_type), target.lm.layers)
     _prove_features(found, target, [len(states) * target.lm.hidden_size], _fused(found))
     names = {name.replace("layers.0.", "midlayer.", 1): tensor for name, tensor in _body(found).items()}
     with torch.device("meta"):
         layers = eagle3.Eagle3Layers(
             _llama_config(checkpoint),
             _fused(found),
-            norm_before_residual=bool(checkpoint.setting("norm_before_residual", False)),
+            len(states),
+            eagle3_norms(checkpoint),
+            head_norms="midlayer.self_attn.q_norm.weight" in names,
         )
     _fill(layers, names, found, target)
-    body = FeatureBody(layers, _embed(found, target), _head(found.heads[0], ids, target), states)
+    body = FeatureBody(
+        layers, _embed(found, target, layers.config.hidden_size), _head(found.heads[0], ids, target), states
+    )
     return SteppingDrafter(body, plan or DynamicTree())
 
 
@@ -185,7 +184,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, StoredTensor], found: layouts
                 found=list(tensors[name].shape),
                 remedy="fetch config and weights again, from one place",
             )
-    weights = {name: _load(tensor).to(target.lm.device, target.lm.model.dtype) for name, tensor in tensors.items()}
+    weights = {name: _load(tensor).to(target.lm.device, target.lm.dtype) for name, tensor in tensors.items()}
     module.load_state_dict(weights, assign=True)
     module.requires_grad_(False).eval()
 
@@ -203,7 +202,7 @@ def _head(head: layouts.Head, ids: Ids | None, target: Target) -> Head:
     parts = {}
     for suffix, tensor in head.tensors.items():
         rows = _load(tensor)
-        parts[suffix] = (rows if order is None else rows[order]).to(target.lm.device, target.lm.model.dtype)
+        parts[suffix] = (rows if order is None else rows[order]).to(target.lm.device, target.lm.dtype)
     kept_ids = None if ids is None else torch.from_numpy(np.sort(ids)).to(target.lm.device)
     return Head(parts["weight"], parts.get("bias"), kept_ids)
 
@@ -214,19 +213,21 @@ def _head_of_target(target: Target) -> Head:
     return Head(output.weight, getattr(output, "bias", None))
 
 
-def _embed(found: layouts.Drafter, target: Target) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The drafter's own embedding, or the target's where it has none."""
+def _embed(found: layouts.Drafter, target: Target, hidden: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Rows of the drafter's own embedding, or of the target's where it has none: without the factor that some targets
+    put behind theirs, as SafeAILab's trainer and vLLM take the bare weight."""
     if not found.embeddings:
-        return target.lm.model.get_input_embeddings()  # type: ignore[no-any-return]
-    stored = found.checkpoint.tensor(f"{found.embeddings[0]}.weight")
-    if stored.rows < target.lm.vocab:
+        weight = target.lm.model.get_input_embeddings().weight
+    else:
+        stored = found.checkpoint.tensor(f"{found.embeddings[0]}.weight")
+        weight = _load(stored).to(target.lm.device, target.lm.model.dtype)
+    if weight.shape[0] < target.lm.vocab or weight.shape[1] != hidden:
         raise MismatchError(
-            f"the embedding of {found.checkpoint.folder} has fewer ids than the target",
-            expected=f"{target.lm.vocab} rows",
-            found=stored.rows,
+            f"the embedding that {found.checkpoint.folder} reads does not fit it and the target",
+            expected=f"{target.lm.vocab} rows or more of {hidden}",
+            found=list(weight.shape),
             remedy="use the target that the drafter was made for",
         )
-    weight = _load(stored).to(target.lm.device, target.lm.model.dtype)
     return lambda tokens: nn.functional.embedding(tokens, weight)
 
 

@@ -1,6 +1,7 @@
 """EAGLE-3's drafter (arXiv 2503.01840): one wide decoder layer over three fused hidden states of the target.
 
-Tensor names: SafeAILab/EAGLE, model/cnets.py, and vllm-project/speculators. It has a head and a map of its own.
+Tensor names and computation: SafeAILab/EAGLE, model/cnets.py; the variants: vllm-project/speculators, models/eagle3,
+and vllm-project/vllm, model_executor/models/llama_eagle3.py. It has a head and a map of its own.
 """
 
 from __future__ import annotations
@@ -10,57 +11,67 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
-from ...errors import UnsupportedError
 from ..kv_cache import KeyValueCache
 from .feature_body import FeatureLayers, Out
-
-
-def default_states(layers: int) -> tuple[int, ...]:
-    """The hidden states that EAGLE-3 reads of a target with that many layers: early, middle and late layers' inputs.
-
-    SafeAILab/EAGLE, model/modeling_llama_kv.py. Raises UnsupportedError for fewer than three layers.
-    """
-    if layers < 3:
-        raise UnsupportedError(
-            "EAGLE-3 reads hidden states of three layers",
-            expected="a target of 3 layers or more",
-            found=layers,
-            remedy='name them as "eagle_aux_hidden_state_layer_ids" in the drafter\'s config.json',
-        )
-    return (2, layers // 2, layers - 3)
+from .variants import Eagle3Norms
 
 
 class _Midlayer(nn.Module):
     """Attention over the normed embedding and the normed feature side by side, then a gated feed-forward block."""
 
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, config: LlamaConfig, *, head_norms: bool) -> None:
         super().__init__()
         self.self_attn = LlamaAttention(config, layer_idx=0)
         for name in ("q_proj", "k_proj", "v_proj"):
             projection = getattr(self.self_attn, name)
             wide = nn.Linear(2 * config.hidden_size, projection.out_features, bias=projection.bias is not None)
             setattr(self.self_attn, name, wide)
+        if head_norms:
+            _norm_heads(self.self_attn, config)
         self.mlp = LlamaMLP(config)
         self.input_layernorm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.hidden_norm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
+def _norm_heads(attention: LlamaAttention, config: LlamaConfig) -> None:
+    """Make it Qwen3's: every head's query and key is normed before it is turned to its position."""
+
+    def norm_output(norm: nn.Module, projection: nn.Module) -> None:
+        width = attention.head_dim
+        projection.register_forward_hook(lambda _, __, out: norm(out.unflatten(-1, (-1, width))).flatten(-2))
+
+    attention.q_norm = LlamaRMSNorm(attention.head_dim, config.rms_norm_eps)
+    attention.k_norm = LlamaRMSNorm(attention.head_dim, config.rms_norm_eps)
+    norm_output(attention.q_norm, attention.q_proj)
+    norm_output(attention.k_norm, attention.k_proj)
+
+
 class Eagle3Layers(FeatureLayers):
     """fc fuses the target's states; midlayer drafts; norm stands before the head.
 
-    norm_before_residual: the residual branch carries the normed feature, as in some of vllm-project/speculators.
+    fused: columns of fc, `states` hidden states of the target side by side. head_norms: attention is Qwen3's.
     """
 
-    def __init__(self, config: LlamaConfig, fused: int, *, norm_before_residual: bool = False) -> None:
+    def __init__(
+        self, config: LlamaConfig, fused: int, states: int, norms: Eagle3Norms, *, head_norms: bool = False
+    ) -> None:
         super().__init__()
-        self.config = config
-        self.norm_before_residual = norm_before_residual
+        self.config, self.norms = config, norms
+        if norms.before_fc:
+            self.input_norm = LlamaRMSNorm(fused, config.rms_norm_eps)
+        if norms.each_state:
+            self.fc_norm = nn.ModuleList(LlamaRMSNorm(fused // states, config.rms_norm_eps) for _ in range(states))
         self.fc = nn.Linear(fused, config.hidden_size, bias=False)
-        self.midlayer = _Midlayer(config)
+        self.midlayer = _Midlayer(config, head_norms=head_norms)
         self.norm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def fuse(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.norms.before_fc:
+            hidden = self.input_norm(hidden)
+        if self.norms.each_state:
+            parts = hidden.chunk(len(self.fc_norm), dim=-1)
+            hidden = torch.cat([norm(part) for norm, part in zip(self.fc_norm, parts, strict=True)], dim=-1)
         return self.fc(hidden)  # type: ignore[no-any-return]
 
     def forward(
@@ -75,6 +86,7 @@ class Eagle3Layers(FeatureLayers):
         normed = block.hidden_norm(features)
         wide = torch.cat([block.input_layernorm(embedded), normed], dim=-1)[None]
         attended, _ = block.self_attn(wide, positions, mask, past_key_values=cache)
-        states = (normed if self.norm_before_residual else features) + attended[0]
+        states = (normed if self.norms.before_residual else features) + attended[0]
         states = states + block.mlp(block.post_attention_layernorm(states))
-        return Out(states, self.norm(states))
+        head_input = self.norm(states)
+        return Out(head_input if self.norms.output else states, head_input)

@@ -1,0 +1,84 @@
+"""The same drafter files under other people's code: vllm-project/speculators gives the logits that ours gives.
+
+Engines stand in environments of their own, named by a variable; the tests are skipped where it is not set:
+
+    python -m venv E && E/bin/pip install torch==2.13.0 speculators
+    VOCABTRIM_SPECULATORS_PYTHON=E/bin/python python -m pytest -m engine
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import vocabtrim as vt
+from drafter_files import Shape, widen
+from vocabtrim.decoding.drafters.plans import Chain
+from vocabtrim.testbed import shapes
+from vocabtrim.testbed.shapes import TINY
+
+pytestmark = pytest.mark.engine
+
+SHAPE = replace(TINY, layers=6, vocab=64, head_rows=64, head_dim=8, rope_theta=500_000.0, dtype="float32")
+TOKENS = [11, 5, 60, 33, 2, 17, 48, 9, 21, 40, 3, 52]
+HEAD_NORMS = {"layers.0.self_attn.q_norm": (8,), "layers.0.self_attn.k_norm": (8,)}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Shape]]] = {
+    "plain": ("llama", {}, {}),
+    "norm_before_residual": ("llama", {"norm_before_residual": True}, {}),
+    "norm_before_fc": ("llama", {"norm_before_fc": True, "norm_before_residual": True}, {"input_norm": (3 * 64,)}),
+    "EAGLE 3.1": ("llama", {"fc_norm": True, "norm_output": True}, {f"fc_norm.{i}": (64,) for i in range(3)}),
+    "Qwen3": ("qwen3", {"norm_before_residual": True}, HEAD_NORMS),
+    "named states": ("llama", {"eagle_aux_hidden_state_layer_ids": [0, 2, 4, 5]}, {}),
+}
+
+
+@pytest.fixture
+def speculators() -> str:
+    python = os.environ.get("VOCABTRIM_SPECULATORS_PYTHON")
+    if not python:
+        pytest.skip("VOCABTRIM_SPECULATORS_PYTHON names no python of an environment with speculators")
+    return python
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_eagle3_gives_the_logits_of_speculators(name: str, speculators: str, tmp_path: Path) -> None:
+    """Behind every prefix of a text, and behind one and two tokens drafted from there."""
+    family, config, extra = CASES[name]
+    target_folder = widen(shapes.write_target(tmp_path / "target", SHAPE, seed=1))
+    folder = shapes.write_eagle3(tmp_path / "drafter", SHAPE, seed=4, draft_vocab=40, block="layers.0", embed=True)
+    if states := config.get("eagle_aux_hidden_state_layer_ids"):
+        extra = extra | {"fc": (64, len(states) * 64)}
+    widen(folder, config, extra)
+    as_speculators(folder, family, config)
+    target = vt.load_target(target_folder, dtype="float32")
+    drafter = vt.load_drafter(folder, target, plan=Chain(3))
+    hidden = target.begin(TOKENS, 64, drafter.states)
+    save_file({"tokens": torch.tensor(TOKENS[1:]), "hidden": hidden.contiguous()}, tmp_path / "asked.safetensors")
+    script = Path(__file__).with_name("speculators_logits.py")
+    command = [speculators, script, folder, tmp_path / "asked.safetensors", tmp_path / "answer.safetensors"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = load_file(tmp_path / "answer.safetensors")["logits"]
+    for place in range(2, len(TOKENS) - 2):  # TOKENS[place - 1] is the root
+        drafter.begin(TOKENS[:place], 64, hidden[: place - 1])
+        ours = [drafter.body.catch_up()]
+        ours += [drafter.body.extend(torch.tensor([token]), torch.tensor([0])) for token in TOKENS[place:][:2]]
+        torch.testing.assert_close(torch.cat(ours), expected[:, place - 2], atol=1e-4, rtol=1e-4)
+    assert expected.std() > 0.1
+
+
+def as_speculators(folder: Path, family: str, config: dict[str, Any]) -> None:
+    """The config in the library's own form: the layer's entries below, the speculator's on top."""
+    about = folder / "config.json"
+    layer = json.loads(about.read_text())
+    top = {"speculators_model_type": "eagle3", "draft_vocab_size": layer["draft_vocab_size"]}
+    top |= {"norm_before_residual": False, "transformer_layer_config": layer | {"model_type": family}} | config
+    about.write_text(json.dumps(top))
