@@ -6,13 +6,14 @@ tree goes in as a 4-d mask and positions by depth, and the cache is ours. Target
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..errors import CheckpointError, UnsupportedError
 from .kv_cache import KeyValueCache
@@ -44,15 +45,24 @@ class Branches:
     visible: torch.Tensor
 
 
-def open_model(folder: Path, dtype: torch.dtype, device: str | torch.device) -> Any:
+def open_model(
+    folder: Path, dtype: torch.dtype, device: str | torch.device, body: Mapping[str, torch.Tensor] | None = None
+) -> Any:
     """A causal LM from its folder; code that lies there is not run.
 
-    Raises CheckpointError, in one line, for whatever the library finds wrong, and for tensors that it would make up.
+    body: weights in place of those of the folder, all but a head; the model then comes tied, so that no full head is
+    made, only to be thrown away. Raises CheckpointError, in one line, for whatever the library finds wrong, and for
+    tensors that it would make up.
     """
+    how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True}
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
-        )
+        if body is None:
+            model, told = AutoModelForCausalLM.from_pretrained(folder, **how)
+        else:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config.tie_word_embeddings = True
+            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            model, told = kind.from_pretrained(None, config=config, state_dict=dict(body), **how)
         model = model.to(device)
     except Exception as error:  # whatever its many loaders raise
         raise CheckpointError(
@@ -64,7 +74,7 @@ def open_model(folder: Path, dtype: torch.dtype, device: str | torch.device) -> 
         raise CheckpointError(
             f"{folder} is no whole causal LM",
             expected=", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
-            found=f"its weights without {len(missing)} of them" if len(missing) > 1 else "its weights without it",
+            found=f"its weights without {len(missing)} of its tensors",
             remedy="the checkpoint is incomplete: fetch it again",
         )
     return model

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import LlamaConfig
 
 from ...checkpoint import layouts
 from ...checkpoint.read import NESTED, Checkpoint
 from ...checkpoint.stored import StoredTensor
 from ...errors import CheckpointError, MismatchError, UnsupportedError
 from ...vocabulary.kept import Ids
+from ..causal_lm import open_model
 from ..head import Head
 from ..target import Target
 from . import eagle, eagle3
@@ -40,18 +40,14 @@ Builder = Callable[[layouts.Drafter, Ids | None, Target, Plan | None], Drafter]
 
 def independent(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
     """Any causal LM; of a trimmed one the library makes everything but the head, which it could only make whole."""
-    folder, dtype = found.checkpoint.folder, target.lm.dtype
+    folder, dtype, device = found.checkpoint.folder, target.lm.dtype, target.lm.device
     if ids is None:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(target.lm.device)
+        model = open_model(folder, dtype, device)
         output = model.get_output_embeddings()
         head = Head(output.weight, getattr(output, "bias", None))
     else:
-        config = AutoConfig.from_pretrained(folder)
-        config.tie_word_embeddings = True  # so that no full head is made, only to be thrown away
-        weights = {name: _load(found.checkpoint.tensors[name]) for name in found.body}
-        kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        model = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype).to(target.lm.device)
-        head = _head(found.heads[0], ids, target)
+        body = {name: _load(found.checkpoint.tensors[name]) for name in found.body}
+        model, head = open_model(folder, dtype, device, body), _head(found.heads[0], ids, target)
     return SteppingDrafter(IndependentBody(model, head), plan or Chain())
 
 
