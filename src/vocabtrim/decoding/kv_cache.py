@@ -38,14 +38,19 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.values[:, :, start : self.length] = value_states
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
+    def get_mask_sizes(self, query_length: int | torch.Tensor) -> tuple[int, int]:
+        new = (
+            query_length if isinstance(query_length, int) else query_length.numel()
+        )  # older versions of transformers give positions
+        return self.length + new, 0
 
     def get_seq_length(self) -> int:
         return self.length
 
     def get_max_length(self) -> int:
         return self.capacity
+
+    get_max_cache_shape = get_max_length  # its name in older versions
 
     def crop(self, tokens_to_remove: int) -> None:
         self.length -= abs(tokens_to_remove)
