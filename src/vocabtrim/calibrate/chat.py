@@ -69,7 +69,9 @@ class ChatTemplate:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(str(self._opened.folder), local_files_only=True)
+            return AutoTokenizer.from_pretrained(
+                str(self._opened.folder), local_files_only=True, trust_remote_code=False
+            )
         except Exception as error:  # whatever its many loaders raise
             raise InputError(
                 f"transformers cannot load the tokenizer at {self._opened.folder}",

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from ..checkpoint.read import Checkpoint
 from ..errors import CheckpointError, UnsupportedError
 from .kv_cache import KeyValueCache
 
+# Weights that layers compute with, as safetensors calls them.
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _ATTENTION = {"full_attention", "sliding_attention"}
 
 
@@ -46,14 +48,19 @@ class Branches:
 
 
 def open_model(
-    folder: Path, dtype: torch.dtype, device: str | torch.device, body: Mapping[str, torch.Tensor] | None = None
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    body: Mapping[str, torch.Tensor] | None = None,
 ) -> Any:
-    """A causal LM from its folder; code that lies there is not run.
+    """A causal LM of a folder; code that lies there is not run.
 
     body: weights in place of those of the folder, all but a head; the model then comes tied, so that no full head is
     made, only to be thrown away. Raises CheckpointError, in one line, for whatever the library finds wrong, and for
-    tensors that it would make up.
+    tensors that it would make up; UnsupportedError for weights that it would take for what they are not.
     """
+    _prove_unquantized(checkpoint)
+    folder = checkpoint.folder
     how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True}
     try:
         if body is None:
@@ -78,6 +85,20 @@ def open_model(
             remedy="the checkpoint is incomplete: fetch it again",
         )
     return model
+
+
+def _prove_unquantized(checkpoint: Checkpoint) -> None:
+    """Packed weights come with a config that says how. Without it the library casts them as they are."""
+    if checkpoint.setting("quantization_config"):
+        return
+    for name, tensor in checkpoint.tensors.items():
+        if name.endswith(".weight") and tensor.dtype not in FLOATS:
+            raise UnsupportedError(
+                f"tensor {name} of {tensor.path} is quantized, and config.json does not say how",
+                expected=" or ".join(FLOATS),
+                found=tensor.dtype,
+                remedy="use the unquantized model",
+            )
 
 
 class CausalLM:

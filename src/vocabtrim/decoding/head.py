@@ -70,5 +70,8 @@ class Head(nn.Module):
         """Raises CheckpointError for logits that hold NaN."""
         if torch.isnan(draft_logits).any():
             raise CheckpointError(
-                "the drafter's logits hold NaN", remedy="`vocabtrim check` it, or decode in float32 instead of half"
+                "the drafter's logits hold NaN",
+                expected="finite numbers",
+                found=f"{int(torch.isnan(draft_logits).sum())} of {draft_logits.numel()} that are none",
+                remedy="`vocabtrim check` it, or decode in float32 instead of half",
             )

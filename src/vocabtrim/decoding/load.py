@@ -37,8 +37,8 @@ def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu
     """
     _prove_place(dtype, device)
     folder = local_folder(path)
-    open_checkpoint(folder)  # says in one line what the library would say in forty
-    return Target(open_model(folder, DTYPES[dtype], device), folder)
+    checkpoint = open_checkpoint(folder)  # says in one line what the library would say in forty
+    return Target(open_model(checkpoint, DTYPES[dtype], device), folder)
 
 
 def drafter_kind(path: str | Path, target: str | Path) -> str:
@@ -94,7 +94,7 @@ def _prove_place(dtype: str, device: str) -> None:
     if dtype not in DTYPES:
         raise InputError("unknown dtype", expected=" or ".join(DTYPES), found=dtype, remedy="use float32 or bfloat16")
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         message = str(error).partition("\n")[0]
         raise InputError(f"no device {device} here", found=message, remedy="use --device cpu") from error

@@ -60,7 +60,7 @@ class Sampling:
         logits = target_logits.to(torch.promote_types(target_logits.dtype, torch.float32))
         if self.greedy:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-        logits = logits / self.temperature
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature  # no temperature is too small
         if self.top_k and self.top_k < logits.shape[-1]:
             last_kept = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < last_kept, -torch.inf)
@@ -69,9 +69,15 @@ class Sampling:
 
 
 def _prove_numbers(target_logits: torch.Tensor) -> None:
-    if torch.isnan(target_logits).any():
+    """Single ids may be ruled out by -inf; the largest logit of a row says whether anything else is wrong."""
+    largest = target_logits if target_logits.dim() == 0 else target_logits.amax(dim=-1)
+    wrong = largest[~torch.isfinite(largest)]
+    if wrong.numel():
         raise InputError(
-            "the target's logits hold NaN", remedy="check the checkpoint, or decode in float32 instead of half"
+            "the target's logits hold NaN or infinity",
+            expected="finite numbers",
+            found=f"{wrong.flatten()[0]} as the largest",
+            remedy="check the checkpoint, or decode in float32 instead of half",
         )
 
 

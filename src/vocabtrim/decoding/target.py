@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..errors import InputError
 from .causal_lm import Branches, CausalLM, Pass
 from .tree import Tree
 
@@ -28,9 +29,17 @@ class Target:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Stop ids of the model's generation config."""
+        """Stop ids of the model's generation config. Raises InputError where it holds something else."""
         said = self.lm.model.generation_config.eos_token_id
-        return frozenset(said if isinstance(said, list) else [] if said is None else [said])
+        ids = said if isinstance(said, list) else [] if said is None else [said]
+        if any(type(token) is not int for token in ids):
+            raise InputError(
+                f"eos_token_id of the generation config of {self.folder} is no id",
+                expected="whole numbers",
+                found=said,
+                remedy="correct generation_config.json",
+            )
+        return frozenset(ids)
 
     def begin(self, tokens: Sequence[int], room: int, states: Sequence[int] = ()) -> torch.Tensor | None:
         """Forget everything and read a prompt's tokens but the last, which is the first tree's root.

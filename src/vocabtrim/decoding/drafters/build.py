@@ -19,7 +19,7 @@ from ...checkpoint.read import NESTED, Checkpoint
 from ...checkpoint.stored import StoredTensor
 from ...errors import CheckpointError, MismatchError, UnsupportedError
 from ...vocabulary.kept import Ids
-from ..causal_lm import open_model
+from ..causal_lm import FLOATS, open_model
 from ..head import Head
 from ..target import Target
 from . import eagle, eagle3
@@ -31,7 +31,6 @@ from .protocol import Drafter
 from .stepping import SteppingDrafter
 from .variants import eagle3_norms, eagle3_states, refuse_variants
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # In some published files beside the weights, and made anew from the config.
 _DERIVED = ("rotary_emb.inv_freq",)
 
@@ -40,14 +39,15 @@ Builder = Callable[[layouts.Drafter, Ids | None, Target, Plan | None], Drafter]
 
 def independent(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
     """Any causal LM; of a trimmed one the library makes everything but the head, which it could only make whole."""
-    folder, dtype, device = found.checkpoint.folder, target.lm.dtype, target.lm.device
+    dtype, device = target.lm.dtype, target.lm.device
     if ids is None:
-        model = open_model(folder, dtype, device)
+        model = open_model(found.checkpoint, dtype, device)
         output = model.get_output_embeddings()
-        head = Head(output.weight, getattr(output, "bias", None))
+        bias, rows = getattr(output, "bias", None), target.lm.vocab  # padding beyond the target's is never drafted
+        head = Head(output.weight[:rows], None if bias is None else bias[:rows])
     else:
         body = {name: _load(found.checkpoint.tensors[name]) for name in found.body}
-        model, head = open_model(folder, dtype, device, body), _head(found.heads[0], ids, target)
+        model, head = open_model(found.checkpoint, dtype, device, body), _head(found.heads[0], ids, target)
     return SteppingDrafter(IndependentBody(model, head), plan or Chain())
 
 
@@ -229,12 +229,12 @@ def _embed(found: layouts.Drafter, target: Target, hidden: int) -> Callable[[tor
 
 def _load(stored: StoredTensor) -> torch.Tensor:
     """A tensor from its place in a file. Raises UnsupportedError for dtypes that no layer computes with."""
-    if stored.dtype not in _DTYPES:
+    if stored.dtype not in FLOATS:
         raise UnsupportedError(
             f"tensor {stored.name} of {stored.path} is quantized",
-            expected=" or ".join(_DTYPES),
+            expected=" or ".join(FLOATS),
             found=stored.dtype,
             remedy="use the unquantized drafter",
         )
     data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.offset)
-    return torch.from_numpy(data).view(_DTYPES[stored.dtype]).reshape(stored.shape)
+    return torch.from_numpy(data).view(FLOATS[stored.dtype]).reshape(stored.shape)

@@ -35,7 +35,8 @@ class IndependentBody:
         self._base = 0
 
     def catch_up(self) -> torch.Tensor:
-        logits = self.lm.run(torch.tensor(self._unread)).logits
+        # An id that only the target's padding has is read as the last one here: what is drafted behind it is verified.
+        logits = self.lm.run(torch.tensor(self._unread).clamp(max=self.lm.vocab - 1)).logits
         self._unread = []
         self._base, self._levels = self.lm.cache.length, Levels(self.lm.device)
         return logits
