@@ -124,6 +124,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "parallel drafts": ({"speculators_model_type": "peagle"}, "speculators_model_type"),
     "unsaid residual": ({"speculators_model_type": "eagle3"}, "norm_before_residual"),
     "last output": ({"eagle_aux_hidden_state_layer_ids": [2, 3, 6]}, "eagle_aux_hidden_state_layer_ids"),
+    "state twice": ({"eagle_aux_hidden_state_layer_ids": [2, 3, 3]}, "hidden states"),
+    "states of a larger target": ({"eagle_aux_hidden_state_layer_ids": [2, 16, 29]}, "hidden states"),
+    "no states": ({"eagle_aux_hidden_state_layer_ids": 3}, "hidden states"),
     "norm without a tensor": ({"norm_before_fc": True}, "input_norm.weight"),
 }
 

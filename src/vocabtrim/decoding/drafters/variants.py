@@ -60,9 +60,9 @@ def refuse_variants(checkpoint: Checkpoint, *, eagle3: bool) -> None:
     if windowed:
         _refuse(checkpoint, "layer_types", sorted(windowed), ("full_attention",))
     for key in ("rope_scaling", "rope_parameters"):
-        rope = _said(checkpoint, key) or {}
-        kind = rope.get("rope_type") or rope.get("type") or "default"
-        if kind not in _ROPE:
+        rope = _said(checkpoint, key)
+        kind = (rope.get("rope_type") or rope.get("type")) if isinstance(rope, dict) else rope
+        if kind is not None and kind not in _ROPE:
             _refuse(checkpoint, key, kind, _ROPE)
 
 
@@ -84,24 +84,22 @@ def eagle3_states(checkpoint: Checkpoint, family: str, layers: int) -> tuple[int
     """Which hidden states EAGLE-3 reads of a target with that many layers: state i is the input of its layer i.
 
     Where the config names none: 2, the middle, and layers - 3 (SafeAILab/EAGLE, model/modeling_llama_kv.py). Named
-    ones count inputs, as in vLLM and speculators; but where the first is 1 they count outputs, as in SpecForge, which
-    SGLang tells apart by just that, save for gpt-oss targets (`set_eagle3_layers_to_capture` of srt/models/*.py). They
-    stand side by side in ascending order, whatever the order of their names: engines gather them layer by layer.
+    ones count inputs, as in vLLM and speculators; but where the first is 1 they count outputs, as in SpecForge. SGLang
+    tells the two apart by just that, save for gpt-oss targets (docs/drafters.md). They stand side by side in ascending
+    order, whatever the order of their names: engines gather them layer by layer.
     Raises UnsupportedError for targets too small and for the last layer's output, MismatchError for other targets'.
     """
     said = _said(checkpoint, _STATES)
     if not said:
         if layers < 3:
-            _refuse(
-                checkpoint, "the target's num_hidden_layers", layers, ("3 or more, or states named in config.json",)
-            )
+            _refuse(checkpoint, _STATES, f"no names, and a target of {layers} layers", ("with names",))
         return (2, layers // 2, layers - 3)
-    whole = all(type(state) is int and state >= 0 for state in said) and len(set(said)) == len(said)
-    shift = 1 if said[0] == 1 and family != "gpt_oss" else 0
-    states = tuple(state + shift for state in sorted(said)) if whole else ()
+    whole = isinstance(said, list) and all(type(state) is int and state >= 0 for state in said)
+    shift = 1 if whole and said[0] == 1 and family != "gpt_oss" else 0
+    states = tuple(state + shift for state in sorted(set(said))) if whole else ()
     if states and max(states) == layers:  # transformers hands out the normed one in its place
         _refuse(checkpoint, _STATES, said, ("states before the last layer's output",))
-    if not states or max(states) > layers:
+    if len(states) != len(said if whole else [0]) or max(states) > layers:
         raise MismatchError(
             f"{checkpoint.folder} reads hidden states that the target does not have",
             expected=f"different ones of 0 to {layers - 1}",
