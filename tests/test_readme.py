@@ -51,6 +51,7 @@ def test_the_commands_run(place: Path, vocabtrim: Any, monkeypatch: pytest.Monke
         "inspect",
         "check",
         "convert",
+        "generate",
     }
     for command in commands:
         run = vocabtrim(*shlex.split(command)[1:])
@@ -63,7 +64,9 @@ def test_the_python_lines_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     shutil.rmtree(place / "trimmed", ignore_errors=True)
     lines = [line for line in code_lines() if re.match(r"import |\w+ = vt\.|vt\.", line)]
     assert lines[0] == "import vocabtrim as vt" and len(lines) >= 4
-    exec("\n".join(lines), {})
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    assert names["numbers"].emitted == 32 and names["numbers"].rounds <= 32
     assert (place / "trimmed" / "model.safetensors").exists()
 
 
