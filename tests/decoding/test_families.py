@@ -20,10 +20,13 @@ from transformers import AutoModelForCausalLM
 import small_models
 import vocabtrim as vt
 from generation import decoded, emitted, generated, noisy_copy, random_prompts
+from vocabtrim.decoding.drafters.independent import IndependentBody
+from vocabtrim.decoding.drafters.stepping import SteppingDrafter
+from vocabtrim.decoding.head import Head
 from vocabtrim.decoding.rounds import Round
 from vocabtrim.decoding.target import Target
 from vocabtrim.decoding.tree import Tree
-from vocabtrim.errors import UnsupportedError
+from vocabtrim.errors import InputError, UnsupportedError
 
 VOCAB, WINDOW, LENGTH = 40, 6, 16
 TREE = vt.DynamicTree(nodes=30, depth=4, branching=6)
@@ -72,13 +75,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 class Family:
     """A target of one family, prompts, and what `generate` says behind each."""
 
-    def __init__(self, root: Path, config: str, sizes: dict[str, Any]) -> None:
+    def __init__(self, root: Path, config: str, sizes: dict[str, Any], length: int = LENGTH) -> None:
         torch.manual_seed(5)
         AutoModelForCausalLM.from_config(getattr(transformers, config)(**sizes)).save_pretrained(root / "target")
         self.root = root
         self.target = vt.load_target(root / "target", dtype="float32")
         self.prompts = random_prompts(6, VOCAB, PROMPT_LENGTHS)
-        self.expected = generated(self.target, self.prompts, LENGTH)
+        self.expected = generated(self.target, self.prompts, length)
 
     def prove_greedy(self, drafter: Any) -> list[Round]:
         rounds = []
@@ -185,6 +188,7 @@ STATEFUL: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 16,
         "shared_expert_intermediate_size": 16,
     },
+    "RwkvConfig": {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "context_length": 64},
     "RecurrentGemmaConfig": {
         "vocab_size": VOCAB,
         "hidden_size": 32,
@@ -194,6 +198,55 @@ STATEFUL: dict[str, dict[str, Any]] = {
         "lru_width": 32,
     },
 }
+
+
+SHIFTED: dict[str, dict[str, Any]] = {
+    "MptConfig": {"vocab_size": VOCAB, "d_model": 32, "n_layers": 2, "n_heads": 4},
+    "BloomConfig": {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "FalconConfig": {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "alibi": True,
+    },
+    "GPTNeoConfig": {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": WINDOW,
+    },
+}
+
+
+@pytest.mark.parametrize("config", SHIFTED)
+def test_layers_that_count_entries_are_refused(config: str) -> None:
+    """Under a tree, where siblings stand behind one another in the cache, their logits missed by 0.2 to 0.5."""
+    model = AutoModelForCausalLM.from_config(getattr(transformers, config)(**SHIFTED[config]))
+    with pytest.raises(UnsupportedError, match="position from its place in the cache") as raised:
+        Target(model)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_output_crosses_a_change_of_rotation(tmp_path: Path) -> None:
+    """Phi-3's longrope rotates all positions of a pass otherwise beyond a length. On either side of it decoding is
+    `generate`'s; across it the keys in the cache would be of the other rotation (logits missed by over 1)."""
+    ropes = {"rope_type": "longrope", "type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    family = Family(
+        tmp_path, "Phi3Config", SIZES | {"original_max_position_embeddings": 24, "rope_scaling": ropes}, length=4
+    )
+    model = AutoModelForCausalLM.from_pretrained(family.target.folder, dtype=torch.float32)
+    small_models.noisy(model, 0.02)
+    drafter = SteppingDrafter(IndependentBody(model, Head(model.get_output_embeddings().weight)), TREE)
+    for length, new in ((5, 20), (1, 24), (26, 20), (40, 20)):
+        prompts = random_prompts(1, VOCAB, [length], seed=length)
+        expected = generated(family.target, prompts, new)
+        assert [emitted(decoded(family.target, drafter, prompts[0], new))] == expected
+    for length, new in ((5, 21), (1, 25), (25, 2), (24, 5)):
+        with pytest.raises(InputError, match="rotates positions otherwise"):
+            decoded(family.target, drafter, random_prompts(1, VOCAB, [length])[0], new)
 
 
 @pytest.mark.parametrize("config", STATEFUL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -107,14 +108,8 @@ class CausalLM:
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
         self.config = model.config.get_text_config()
-        others = set(getattr(self.config, "layer_types", None) or ()) - _ATTENTION
-        if others:
-            raise UnsupportedError(
-                f"{type(model).__name__} has layers whose state cannot be rewound to an accepted token",
-                expected=" or ".join(sorted(_ATTENTION)),
-                found=", ".join(sorted(others)),
-                remedy="use a model whose layers are all plain attention",
-            )
+        _prove_rewindable(model, self.config)
+        _prove_places(model, self.config)
         self.cache = KeyValueCache(self.layers)
         # Asked for once: the model looks through its weights for them.
         self.device, self.dtype = torch.device(model.device), model.dtype
@@ -137,6 +132,18 @@ class CausalLM:
     def context(self) -> int:
         """Positions that the model was made for."""
         return int(self.config.max_position_embeddings)
+
+    @property
+    def rotation_switch(self) -> int | None:
+        """Tokens beyond which a pass rotates positions otherwise (longrope), those in the cache left as they were.
+
+        None where all passes rotate alike.
+        """
+        said: Any = getattr(self.config, "rope_parameters", None) or getattr(self.config, "rope_scaling", None) or {}
+        if said.get("rope_type", said.get("type")) != "longrope":
+            return None
+        name = "original_max_position_embeddings"
+        return int(said[name] if said.get(name) else getattr(self.config, name, self.context))
 
     @torch.inference_mode()
     def run(
@@ -184,6 +191,30 @@ class CausalLM:
         sliding = full.masked_fill(far, torch.finfo(full.dtype).min)
         masks = {"full_attention": full, "sliding_attention": sliding}
         return positions, masks if kinds else sliding
+
+
+def _prove_rewindable(model: Any, config: Any) -> None:
+    others = set(getattr(config, "layer_types", None) or ()) - _ATTENTION
+    if others or getattr(model, "_is_stateful", False):
+        raise UnsupportedError(
+            f"{type(model).__name__} has layers whose state cannot be rewound to an accepted token",
+            expected=" or ".join(sorted(_ATTENTION)),
+            found=", ".join(sorted(others)) or "a recurrent state",
+            remedy="use a model whose layers are all plain attention",
+        )
+
+
+def _prove_places(model: Any, config: Any) -> None:
+    """The nodes of a tree stand side by side in the cache, so layers must go by the positions that they are told."""
+    local = "local" in (getattr(config, "attention_layers", None) or ())  # GPT-Neo's windows count entries
+    taken = "position_ids" in signature(model.forward).parameters
+    if local or not taken or getattr(config, "alibi", False):
+        raise UnsupportedError(
+            f"{type(model).__name__} takes a token's position from its place in the cache",
+            expected="layers that go by position_ids",
+            found="windows that count entries" if local else "a bias that counts entries",
+            remedy="use a model with rotary or learned positions",
+        )
 
 
 def additive_mask(visible: torch.Tensor, straight: int, dtype: torch.dtype) -> torch.Tensor:

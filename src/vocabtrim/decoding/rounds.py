@@ -163,3 +163,17 @@ def _prove_prompt(target: Target, drafter: Drafter | None, prompt: Sequence[int]
                 if context > len(prompt)
                 else "shorten the prompt",
             )
+    _prove_one_rotation(target.lm.rotation_switch, len(prompt), new_tokens)
+
+
+def _prove_one_rotation(switch: int | None, prompt: int, new_tokens: int) -> None:
+    """All passes rotate alike: those over the prompt but its last token, and those over all but the last new one."""
+    if switch is not None and prompt - 1 <= switch < prompt + new_tokens - 1:
+        raise InputError(
+            "the output crosses the length where the target rotates positions otherwise, and its cache would be wrong",
+            expected=f"at most {switch + 1} tokens in all, or a prompt of {switch + 2} or more",
+            found=f"{prompt} of the prompt and {new_tokens} new ones",
+            remedy=f"ask for at most {switch + 1 - prompt} new tokens"
+            if prompt <= switch
+            else "make the prompt a little longer or shorter",
+        )
