@@ -209,7 +209,7 @@ def test_a_drafter_padded_in_its_own_way_is_no_other_model(generate: Any, tmp_pa
 def test_eagle3_on_a_target_of_two_layers(refused: Any, tmp_path: Path) -> None:
     shape = replace(SHAPE, layers=2)
     target, drafter = write_target(tmp_path / "target", shape), MAKERS["EAGLE-3"](tmp_path / "drafter", shape)
-    refused(target=target, drafter=drafter, facts=("num_hidden_layers 3 or more", "found 2"))
+    refused(target=target, drafter=drafter, facts=("expected eagle_aux_hidden_state_layer_ids", "2 layers"))
 
 
 @pytest.mark.parametrize("option", ["--nodes", "--draft-length", "--branching"])
