@@ -6,7 +6,7 @@ width, by some 1e-6 here; TOLERANCE is a few times that, and a wrong entry misse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ DRAFTERS = [
     ("Medusa", "static"),
 ]
 many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_numbers = pytest.mark.parametrize("examples", [40, pytest.param(500, marks=pytest.mark.slow)])
 several = settings(many, max_examples=15)
 
 
@@ -120,43 +121,49 @@ def prove_cache(target: Target, fresh: Target, tokens: Sequence[int]) -> None:
             assert difference(entries(target.lm.cache, layer), entries(fresh.lm.cache, layer)) < TOLERANCE
 
 
-@many
-@given(prompt=prompts, rounds=round_lists())
-def test_committed_rounds_leave_what_one_plain_pass_leaves(
-    target: Target, fresh: Target, prompt: list[int], rounds: list[tuple[Tree, int, int]]
-) -> None:
+@in_numbers
+def test_committed_rounds_leave_what_one_plain_pass_leaves(target: Target, fresh: Target, examples: int) -> None:
     """Keys, values, and the logits of a further pass."""
-    target.begin(prompt, ROOM)
-    known = list(prompt)  # the last of them, the root, is not read yet
-    for drawn, node, token in rounds:
-        tree = rooted(drawn, known[-1])
-        path = tree.path_to(node)
-        target.verify(tree)
-        target.commit(tree, path)
-        known += [*tree.tokens[path].tolist(), token]
-        prove_cache(target, fresh, known[:-1])
-    further = target.lm.run(torch.tensor(known[-1:])).logits[0]
-    assert difference(further, read_afresh(fresh, known)[-1]) < TOLERANCE
+
+    @settings(many, max_examples=examples)
+    @given(prompt=prompts, rounds=round_lists())
+    def check(prompt: list[int], rounds: list[tuple[Tree, int, int]]) -> None:
+        target.begin(prompt, ROOM)
+        known = list(prompt)  # the last of them, the root, is not read yet
+        for drawn, node, token in rounds:
+            tree = rooted(drawn, known[-1])
+            path = tree.path_to(node)
+            target.verify(tree)
+            target.commit(tree, path)
+            known += [*tree.tokens[path].tolist(), token]
+            prove_cache(target, fresh, known[:-1])
+        further = target.lm.run(torch.tensor(known[-1:])).logits[0]
+        assert difference(further, read_afresh(fresh, known)[-1]) < TOLERANCE
+
+    check()
 
 
-@many
-@given(prompt=prompts, drawn=trees(most=20))
-def test_every_node_sees_its_own_path_and_nothing_else(
-    target: Target, fresh: Target, prompt: list[int], drawn: Tree
-) -> None:
+@in_numbers
+def test_every_node_sees_its_own_path_and_nothing_else(target: Target, fresh: Target, examples: int) -> None:
     """Logits and hidden states of each node equal those of a plain pass over prompt and path."""
-    tree = rooted(drawn, prompt[-1])
-    states = (0, 2, -1)
-    target.begin(prompt, ROOM)
-    seen = target.verify(tree, states)
-    assert seen.hidden is not None and seen.logits.shape == (tree.size, VOCAB)
-    for node in range(tree.size):
-        tokens = [*prompt, *tree.tokens[tree.path_to(node)].tolist()]
-        fresh.lm.cache.reserve(ROOM)
-        plain = fresh.lm.run(torch.tensor(tokens), states=states)
-        assert plain.hidden is not None
-        assert difference(seen.logits[node], plain.logits[0]) < TOLERANCE
-        assert difference(seen.hidden[node], plain.hidden[-1]) < TOLERANCE
+
+    @settings(many, max_examples=examples)
+    @given(prompt=prompts, drawn=trees(most=20))
+    def check(prompt: list[int], drawn: Tree) -> None:
+        tree = rooted(drawn, prompt[-1])
+        states = (0, 2, -1)
+        target.begin(prompt, ROOM)
+        seen = target.verify(tree, states)
+        assert seen.hidden is not None and seen.logits.shape == (tree.size, VOCAB)
+        for node in range(tree.size):
+            tokens = [*prompt, *tree.tokens[tree.path_to(node)].tolist()]
+            fresh.lm.cache.reserve(ROOM)
+            plain = fresh.lm.run(torch.tensor(tokens), states=states)
+            assert plain.hidden is not None
+            assert difference(seen.logits[node], plain.logits[0]) < TOLERANCE
+            assert difference(seen.hidden[node], plain.hidden[-1]) < TOLERANCE
+
+    check()
 
 
 @many
@@ -273,15 +280,3 @@ def test_an_independent_drafters_cache_holds_the_accepted_tokens(
                 assert difference(found, entries(same.lm.cache, layer)) < TOLERANCE
 
     check()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "check",
-    [
-        test_committed_rounds_leave_what_one_plain_pass_leaves,
-        test_every_node_sees_its_own_path_and_nothing_else,
-    ],
-)
-def test_a_thousand_random_trees(check: Callable[..., None], target: Target, fresh: Target) -> None:
-    settings(many, max_examples=1000)(check)(target=target, fresh=fresh)
