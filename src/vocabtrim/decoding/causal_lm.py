@@ -6,7 +6,9 @@ tree goes in as a 4-d mask and positions by depth, and the cache is ours. Target
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -56,21 +58,22 @@ def open_model(
 ) -> Any:
     """A causal LM of a folder; code that lies there is not run.
 
-    body: weights in place of those of the folder, all but a head; the model then comes tied, so that no full head is
-    made, only to be thrown away. Raises CheckpointError, in one line, for whatever the library finds wrong, and for
+    body: weights in place of those of the folder, all but a head, which the caller replaces; the model then comes tied,
+    so that no full head is made, only to be thrown away. Raises CheckpointError, in one line, for whatever the library finds wrong, and for
     tensors that it would make up; UnsupportedError for weights that it would take for what they are not.
     """
     _prove_unquantized(checkpoint)
     folder = checkpoint.folder
     how: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True}
     try:
-        if body is None:
-            model, told = AutoModelForCausalLM.from_pretrained(folder, **how)
-        else:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            config.tie_word_embeddings = True
-            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-            model, told = kind.from_pretrained(None, config=config, state_dict=dict(body), **how)
+        with _no_load_report():
+            if body is None:
+                model, told = AutoModelForCausalLM.from_pretrained(folder, **how)
+            else:
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+                config.tie_word_embeddings = True
+                kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+                model, told = kind.from_pretrained(None, config=config, state_dict=dict(body), **how)
         model = model.to(device)
     except Exception as error:  # whatever its many loaders raise
         raise CheckpointError(
@@ -78,7 +81,8 @@ def open_model(
             found=f"{type(error).__name__}: {error}"[:300],
             remedy="fetch config and weights again, from one place, or use a model of a kind that it knows",
         ) from error
-    if missing := sorted(told["missing_keys"]):
+    head = None if body is None else _head_name(model)
+    if missing := sorted(name for name in told["missing_keys"] if head is None or not name.startswith(f"{head}.")):
         raise CheckpointError(
             f"{folder} is no whole causal LM",
             expected=", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
@@ -86,6 +90,24 @@ def open_model(
             remedy="the checkpoint is incomplete: fetch it again",
         )
     return model
+
+
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """What the library found missing is said by our own errors, and a head left out on purpose by nobody."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _head_name(model: Any) -> str | None:
+    """The name of the output head's module in the model."""
+    head = model.get_output_embeddings()
+    return next((name for name, module in model.named_modules() if module is head), None)
 
 
 def _prove_unquantized(checkpoint: Checkpoint) -> None:
