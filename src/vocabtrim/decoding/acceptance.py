@@ -73,7 +73,7 @@ def _residual(target_probs: torch.Tensor, draft_probs: torch.Tensor, kept_ids: t
     """(target_vocab,) the positive part of target - draft, renormalised."""
     residual = target_probs.clone()
     if kept_ids is None:
-        residual -= draft_probs
+        residual[: len(draft_probs)] -= draft_probs  # heads of one tokenizer may be padded to different widths
     else:
         residual[kept_ids] -= draft_probs
     residual.clamp_(min=0)

@@ -53,11 +53,11 @@ class Head(nn.Module):
     def best(self, draft_logits: torch.Tensor, width: int) -> Best:
         """The `width` best ids of each row of (row, kept) logits, or as many as there are.
 
-        Raises CheckpointError for logits that hold NaN.
+        Raises CheckpointError for logits that hold NaN or infinity.
         """
         logits = draft_logits.float()
         values, columns = logits.topk(min(width, logits.shape[-1]), dim=-1)
-        self.prove_numbers(values)  # topk takes NaN for the largest, so the best values tell
+        self.prove_numbers(values[..., 0])
         log_probs = values - logits.logsumexp(dim=-1, keepdim=True)
         return Best(self.ids(columns), log_probs.clamp_(max=0))
 
@@ -66,12 +66,15 @@ class Head(nn.Module):
         return columns if self.kept_ids is None else self.kept_ids[columns]
 
     @staticmethod
-    def prove_numbers(draft_logits: torch.Tensor) -> None:
-        """Raises CheckpointError for logits that hold NaN."""
-        if torch.isnan(draft_logits).any():
+    def prove_numbers(largest_logits: torch.Tensor) -> None:
+        """Raises CheckpointError where the largest logit of a row is no number, which says the same of the row.
+
+        Single ids may be ruled out by -inf; NaN counts as the largest.
+        """
+        if not torch.isfinite(largest_logits).all():
             raise CheckpointError(
-                "the drafter's logits hold NaN",
+                "the drafter's logits hold NaN or infinity",
                 expected="finite numbers",
-                found=f"{int(torch.isnan(draft_logits).sum())} of {draft_logits.numel()} that are none",
+                found=f"{largest_logits[~torch.isfinite(largest_logits)].flatten()[0]} as the largest",
                 remedy="`vocabtrim check` it, or decode in float32 instead of half",
             )

@@ -17,8 +17,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer: (1, heads, capacity, head_dim), of which the first `length` entries count."""
 
-    is_croppable = True
-
     def __init__(self) -> None:
         super().__init__()
         self.capacity = self.length = 0
@@ -39,9 +37,8 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
     def get_mask_sizes(self, query_length: int | torch.Tensor) -> tuple[int, int]:
-        new = (
-            query_length if isinstance(query_length, int) else query_length.numel()
-        )  # older versions of transformers give positions
+        # Older versions of transformers give positions.
+        new = query_length if isinstance(query_length, int) else query_length.numel()
         return self.length + new, 0
 
     def get_seq_length(self) -> int:
@@ -52,12 +49,11 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     get_max_cache_shape = get_max_length  # its name in older versions
 
-    def crop(self, tokens_to_remove: int) -> None:
-        self.length -= abs(tokens_to_remove)
-
     def gather(self, entries: torch.Tensor, start: int) -> None:
         """Move `entries` (n,), positions in ascending order, to start, start + 1, ... and forget what is behind."""
         self.length = start + entries.numel()
+        if not self.is_initialized:  # a layer that reads another one's keys and values, as Gemma 3n's last ones do
+            return
         self.keys[:, :, start : self.length] = self.keys[:, :, entries]  # indexing copies first, so overlap is safe
         self.values[:, :, start : self.length] = self.values[:, :, entries]
 
@@ -85,7 +81,8 @@ class KeyValueCache(Cache):  # type: ignore[misc]
         """
         for layer in self.layers:
             layer.length = 0
-            if layer.capacity < capacity:
+            if layer.capacity < capacity or not layer.is_initialized:
+                layer.keys = layer.values = None  # gone before the larger ones are made
                 layer.capacity, layer.is_initialized = capacity, False
 
     def rewind(self, length: int) -> None:

@@ -54,7 +54,7 @@ def load_drafter(path: str | Path, target: Target, *, plan: Plan | None = None) 
     target, UnsupportedError for one that is known and cannot be decoded with.
     """
     folder = local_folder(path)
-    target_folder = target.folder if (target.folder / "config.json").exists() else None
+    target_folder = target.folder if target.folder and (target.folder / "config.json").exists() else None
     found = _identify(folder, target_folder)
     _prove_belongs(folder, target_folder)
     return BUILDERS[found.kind](found, head_ids(found).ids, target, plan)

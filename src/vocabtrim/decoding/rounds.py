@@ -63,10 +63,20 @@ def decode(
     drafter: None generates token by token. sampling: how the target's tokens are drawn; greedy by default. stop_ids:
     the target's own where None. stop_strings, text: see `Stop`. generator: where randomness comes from, on the target's
     device; torch's global one where None.
-    Stop iterating at any time: every yielded round is committed, and target and drafter can be used again.
-    Raises InputError, before anything is read, for an empty prompt, ids outside the vocabulary, and for a prompt that
-    with the tokens asked for exceeds the context of target or drafter.
+    Stop iterating at any time: every yielded round is committed, and target and drafter can be used again. Both serve
+    one iterator at a time.
+    Raises InputError, before anything is read, for an empty prompt, ids outside the vocabulary, a prompt that with the
+    tokens asked for exceeds the context of target or drafter, and a generator of another device. While iterating:
+    InputError for logits of the target that hold NaN, for a target that was begun anew in between, and for a draft
+    that breaks the protocol; CheckpointError for logits of the drafter that hold NaN.
     """
+    if generator is not None and generator.device.type != target.lm.device.type:
+        raise InputError(
+            "the generator is on another device than the target",
+            expected=target.lm.device,
+            found=generator.device,
+            remedy=f'pass torch.Generator("{target.lm.device}")',
+        )
     stop = Stop(max_new_tokens, target.stop_ids if stop_ids is None else frozenset(stop_ids), tuple(stop_strings), text)
     return rounds(target, drafter, prompt, sampling=sampling, stop=stop, chance=TorchChance(generator))
 
@@ -85,12 +95,16 @@ def _rounds(
     length = len(prompt) + stop.length
     hidden = target.begin(prompt, length + drafter.nodes, drafter.states)
     drafter.begin(prompt, length, hidden)
+    turn, root = target.turn, prompt[-1]
     output: list[int] = []
     ended = None
     while ended is None:
+        _prove_turn(target, turn)
         start = perf_counter()
         # The last token is always the target's own: drafting deeper than what is left could not be emitted.
-        draft = drafter.propose(stop.length - len(output) - 1, chance)
+        depth = stop.length - len(output) - 1
+        draft = drafter.propose(depth, chance)
+        _prove_draft(draft, root, depth, drafter.nodes)
         drafted = perf_counter()
         seen = target.verify(draft.tree, drafter.states)
         verdict = _accept(draft, seen.logits, sampling, chance)
@@ -101,6 +115,7 @@ def _rounds(
         target.commit(draft.tree, path)
         drafter.commit(draft, path, emitted, None if seen.hidden is None else seen.hidden[[0, *path]])
         output += emitted
+        root = emitted[-1]
         yield Round(
             tokens=tuple(emitted),
             accepted=min(len(verdict.path), end),
@@ -110,6 +125,28 @@ def _rounds(
             draft_seconds=drafted - start,
             target_seconds=verified - drafted,
             seconds=perf_counter() - start,
+        )
+
+
+def _prove_turn(target: Target, turn: int) -> None:
+    if target.turn != turn:
+        raise InputError(
+            "the target was begun for another prompt in between",
+            expected="one open iterator at a time",
+            found=f"{target.turn - turn} begun since",
+            remedy="finish one before the next, or load the target twice",
+        )
+
+
+def _prove_draft(draft: Draft, root: int, depth: int, nodes: int) -> None:
+    """What the output rests on: a wrong root would be read as emitted, and a larger tree has no room in the cache."""
+    tree = draft.tree
+    if int(tree.tokens[0]) != root or tree.depth > depth or tree.size > nodes:
+        raise InputError(
+            "the drafter's proposal breaks the protocol",
+            expected=f"a tree behind root {root}, at most {depth} deep, of at most {nodes} nodes",
+            found=f"root {int(tree.tokens[0])}, {tree.depth} deep, {tree.size} nodes",
+            remedy="use a drafter for one sequence at a time, and see drafters/protocol.py",
         )
 
 

@@ -60,7 +60,8 @@ class Sampling:
         logits = target_logits.to(torch.promote_types(target_logits.dtype, torch.float32))
         if self.greedy:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-        logits = (logits - logits.amax(dim=-1, keepdim=True)) / self.temperature  # no temperature is too small
+        smallest = torch.finfo(logits.dtype).tiny  # below it a temperature would count as 0, and divide by it
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(self.temperature, smallest)
         if self.top_k and self.top_k < logits.shape[-1]:
             last_kept = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < last_kept, -torch.inf)
@@ -85,6 +86,8 @@ def _nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
     """The fewest most probable ids whose mass reaches top_p, renormalised; the most probable id always stays."""
     ordered, ids = probs.sort(dim=-1, descending=True, stable=True)
     mass_before = ordered.cumsum(dim=-1) - ordered
-    kept = ordered.masked_fill(mass_before >= top_p, 0.0)
+    beyond = mass_before >= top_p
+    beyond[..., 0] = False  # a top_p that float32 takes for 0
+    kept = ordered.masked_fill(beyond, 0.0)
     kept = kept / kept.sum(dim=-1, keepdim=True)
     return torch.zeros_like(probs).scatter_(-1, ids, kept)

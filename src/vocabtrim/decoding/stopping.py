@@ -60,16 +60,23 @@ class Stop:
     def _completes_string(self, before: Sequence[int], new: Sequence[int]) -> int | None:
         """How many of `new` it takes until the text holds a stop string; None where it does not.
 
-        Only the end of what was emitted can be part of a string: a token is a byte or more.
+        Only the end of what was emitted can be part of a string.
         """
         if not self.strings or self.text is None:
             return None
-        window = max(len(string.encode()) for string in self.strings)
-        tokens = [*before[-window:], *new] if before else list(new)
-        known = len(tokens) - len(new)
+        tail = self._tail(before)
+        tokens, known = [*tail, *new], len(tail)
         if not self._holds_string(tokens):
             return None
         return next(count for count in range(1, len(new) + 1) if self._holds_string(tokens[: known + count]))
+
+    def _tail(self, before: Sequence[int]) -> Sequence[int]:
+        """The last tokens, as many as it takes for a text longer than any string: some tokens have no text at all."""
+        longest = max(len(string.encode()) for string in self.strings)
+        size = longest
+        while size < len(before) and self.text is not None and len(self.text(before[-size:])) <= longest:
+            size *= 2
+        return before[-size:] if before else ()
 
     def _holds_string(self, tokens: Sequence[int]) -> bool:
         text = self.text(tokens) if self.text is not None else ""

@@ -21,11 +21,14 @@ class Target:
 
     model: the loaded model; its device and dtype are the target's. folder: where it was loaded from, which drafters
     without a head or an embedding of their own are identified by; what the model says of itself where None.
+    The model may not be moved or cast afterwards.
     """
 
     def __init__(self, model: Any, folder: Path | None = None) -> None:
         self.lm = CausalLM(model)
-        self.folder = folder or Path(getattr(model, "name_or_path", ""))
+        named = getattr(model, "name_or_path", "")
+        self.folder = folder or (Path(named) if named else None)
+        self.turn = 0  # how many sequences were begun; whoever began an earlier one may not go on with it
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -47,6 +50,7 @@ class Target:
         room: entries that the cache will ever need. Returns the hidden states (token, states * hidden) of what was
         read, or None where none were asked for or nothing was there to read.
         """
+        self.turn += 1
         self.lm.cache.reserve(room)
         if len(tokens) == 1:
             return None

@@ -20,6 +20,7 @@ class StageClock:
     """Seconds spent in the forward passes of named modules, while the context is open.
 
     stages: name -> modules. A module inside another is timed apart from it: seconds are the module's own.
+    For one thread, and not to be entered twice.
     """
 
     def __init__(self, stages: Mapping[str, list[nn.Module]]) -> None:
@@ -32,7 +33,7 @@ class StageClock:
         for name, modules in self.stages.items():
             for module in modules:
                 self._hooks.append(module.register_forward_pre_hook(self._begin))
-                self._hooks.append(module.register_forward_hook(self._ends(name)))
+                self._hooks.append(module.register_forward_hook(self._ends(name), always_call=True))
         return self
 
     def __exit__(

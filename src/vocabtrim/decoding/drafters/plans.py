@@ -18,6 +18,8 @@ from ..sampling import Sampling
 from ..tree import Tree
 from .protocol import Draft
 
+_LARGEST = 4096  # more than any drafter was seen to gain from, and memory that any machine has
+
 
 class Body(Protocol):
     """A drafter's model during one proposal: `catch_up` once, then a level of drafted tokens at a time."""
@@ -66,7 +68,7 @@ class Chain:
     sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
-        _prove_positive("draft length", self.length)
+        _prove_size("draft length", self.length)
 
     @property
     def nodes(self) -> int:
@@ -85,12 +87,12 @@ class Chain:
             if step > 0:
                 logits = body.extend(torch.tensor(tokens[-1:], device=logits.device), root_row)
             if sampled:
-                body.head.prove_numbers(logits)
+                body.head.prove_numbers(logits[0].amax())
                 draft_probs.append(self.sampling.probs(logits[0]))  # type: ignore[union-attr]
                 column = torch.tensor(chance.draw(draft_probs[-1]), device=logits.device)
             else:
                 column = logits[0].argmax()
-                body.head.prove_numbers(logits[0, column])  # NaN counts as the largest
+                body.head.prove_numbers(logits[0, column])
             tokens.append(int(body.head.ids(column)))
         tree = Tree.chain(root, tokens)
         draft = Draft(tree, torch.stack(draft_probs), body.head.kept_ids) if sampled else Draft(tree)
@@ -111,9 +113,9 @@ class DynamicTree:
     branching: int = 10
 
     def __post_init__(self) -> None:
-        _prove_positive("number of drafted nodes", self.nodes - 1)
-        _prove_positive("depth", self.depth)
-        _prove_positive("branching", self.branching)
+        _prove_size("number of drafted nodes", self.nodes - 1)
+        _prove_size("depth", self.depth)
+        _prove_size("branching", self.branching)
 
     @property
     def reads(self) -> int:
@@ -161,6 +163,7 @@ class DynamicTree:
         return Grown(Draft(tree), [-1, *columns[2]])
 
 
-def _prove_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise InputError(f"{name} is out of range", expected="1 or more", found=value, remedy="use the default")
+def _prove_size(name: str, value: int) -> None:
+    if not 1 <= value <= _LARGEST:
+        expected = f"1 to {_LARGEST}"
+        raise InputError(f"{name} is out of range", expected=expected, found=value, remedy="use the default")

@@ -21,7 +21,8 @@ class Draft:
     """tree: the root and what was drafted behind it.
 
     draft_probs: (drafted, kept), what each token of a sampled chain was drawn from, over the rows of the drafter's
-    head; None where drafting was deterministic. kept_ids: (kept,) the target id of each row; None where row i is id i.
+    head; None where drafting was deterministic. kept_ids: (kept,) the target id of each row, ascending; None where row
+    i is id i, and then there may be fewer rows than the target has ids.
     """
 
     tree: Tree
