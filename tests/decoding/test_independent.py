@@ -59,4 +59,4 @@ def test_greedy_output_is_the_targets_and_drafts_are_accepted(
         one = decoded(target, drafter, prompt, LENGTH)
         assert emitted(one) == emitted(decoded(target, None, prompt, LENGTH))
         rounds += one
-    assert sum(one.accepted for one in rounds) > len(rounds)
+    assert sum(one.accepted for one in rounds) > len(rounds) // 3

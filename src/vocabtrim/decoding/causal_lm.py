@@ -59,8 +59,9 @@ def open_model(
     """A causal LM of a folder; code that lies there is not run.
 
     body: weights in place of those of the folder, all but a head, which the caller replaces; the model then comes tied,
-    so that no full head is made, only to be thrown away. Raises CheckpointError, in one line, for whatever the library finds wrong, and for
-    tensors that it would make up; UnsupportedError for weights that it would take for what they are not.
+    so that no full head is made, only to be thrown away. Raises CheckpointError, in one line, for whatever the library
+    finds wrong, and for tensors that it would make up; UnsupportedError for weights that it would take for what they
+    are not.
     """
     _prove_unquantized(checkpoint)
     folder = checkpoint.folder
