@@ -35,6 +35,9 @@ from vocabtrim.vocabulary.kept import KeptVocabulary
 OUT = Path(__file__).resolve().parent / "out" / "assisted"
 DRAFT_LENGTH = 4
 WEAK = 0.02  # what the weights of the target's upper layers are multiplied with, where they write to the residual
+THEIRS, OURS = "transformers, assisted", "ours, full head"
+
+Side = Callable[[list[int]], tuple[list[int], list[vt.Round]]]
 
 
 def main() -> None:
@@ -44,54 +47,66 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96)
     arguments = parser.parse_args()
     write_models()
-    target, plan = vt.load_target(OUT / "target", dtype=arguments.dtype), vt.Chain(DRAFT_LENGTH)
     prompts = [np.random.default_rng(seed).integers(3, VOCAB, 64).tolist() for seed in range(arguments.prompts + 1)]
-    cut_drafter([token for prompt in prompts for token in ours(target, None, prompt, arguments.tokens)[0]])
-    full, cut = (vt.load_drafter(OUT / name, target, plan=plan) for name in ("drafter", "cut"))
-    assistant = AutoModelForCausalLM.from_pretrained(OUT / "drafter", dtype=target.lm.dtype)
-    assistant.generation_config.update(
-        num_assistant_tokens=DRAFT_LENGTH, num_assistant_tokens_schedule="constant", assistant_confidence_threshold=0.0
-    )
-    sides: dict[str, Callable[[list[int]], tuple[list[int], float | None]]] = {
-        "transformers, plain": lambda prompt: theirs(target.lm.model, None, prompt, arguments.tokens),
-        "ours, plain": lambda prompt: ours(target, None, prompt, arguments.tokens),
-        "transformers, assisted": lambda prompt: theirs(target.lm.model, assistant, prompt, arguments.tokens),
-        "ours, full head": lambda prompt: ours(target, full, prompt, arguments.tokens),
-        "ours, trimmed head": lambda prompt: ours(target, cut, prompt, arguments.tokens),
-    }
+    sides = open_sides(arguments.dtype, prompts, arguments.tokens)
+    shutil.rmtree(OUT)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
-    efficiencies: dict[str, list[float]] = {side: [] for side in sides}
+    rounds: dict[str, list[vt.Round]] = {side: [] for side in sides}
     same = dict.fromkeys(sides, 0)
     for number, prompt in enumerate(prompts):
         expected: list[int] = []
         for side, run in sides.items():
             start = time.perf_counter()
-            tokens, efficiency = run(prompt)
+            tokens, done = run(prompt)
             spent = time.perf_counter() - start
             expected = expected or tokens
             if number > 0:  # the first prompt warms up
                 seconds[side].append(spent)
+                rounds[side] += done
                 same[side] += tokens == expected
-                efficiencies[side] += [] if efficiency is None else [efficiency]
-    rates = {side: arguments.tokens / statistics.median(times) for side, times in seconds.items()}
-    pairs = zip(seconds["transformers, assisted"], seconds["ours, full head"], strict=True)
-    ratio = statistics.median(other / own for other, own in pairs)
-    for side, rate in rates.items():
-        known = f"block efficiency {statistics.mean(efficiencies[side]):.2f}" if efficiencies[side] else ""
-        print(f"{side:24} {rate:7.1f} tokens/s   same tokens {same[side]}/{arguments.prompts}   {known}")
-    print(f"ours against transformers' assisted generation, full head: {ratio:.2f} times as fast (to be above 1)")
-    shutil.rmtree(OUT)
-    result = {
-        "bench": "assisted",
-        "dtype": arguments.dtype,
-        "tokens_per_second": rates,
-        "block_efficiency": {side: statistics.mean(found) for side, found in efficiencies.items() if found},
-        "same_tokens": same,
-        "prompts": arguments.prompts,
-        "ratio_median": ratio,
-        **certificate(0, ("torch", "transformers")),
+    result = report(arguments.tokens, seconds, rounds, same)
+    print(
+        json.dumps({"bench": "assisted", "dtype": arguments.dtype} | result | certificate(0, ("torch", "transformers")))
+    )
+
+
+def open_sides(dtype: str, prompts: list[list[int]], tokens: int) -> dict[str, Side]:
+    """name -> what decodes a prompt's ids. The drafter is cut to what the target says to these prompts, and more."""
+    target, plan = vt.load_target(OUT / "target", dtype=dtype), vt.Chain(DRAFT_LENGTH)
+    cut_drafter([token for prompt in prompts for token in ours(target, None, prompt, tokens)[0]])
+    full, cut = (vt.load_drafter(OUT / name, target, plan=plan) for name in ("drafter", "cut"))
+    assistant = AutoModelForCausalLM.from_pretrained(OUT / "drafter", dtype=target.lm.dtype)
+    assistant.generation_config.update(
+        num_assistant_tokens=DRAFT_LENGTH, num_assistant_tokens_schedule="constant", assistant_confidence_threshold=0.0
+    )
+    return {
+        "transformers, plain": lambda prompt: theirs(target.lm.model, None, prompt, tokens),
+        "ours, plain": lambda prompt: ours(target, None, prompt, tokens),
+        THEIRS: lambda prompt: theirs(target.lm.model, assistant, prompt, tokens),
+        OURS: lambda prompt: ours(target, full, prompt, tokens),
+        "ours, trimmed head": lambda prompt: ours(target, cut, prompt, tokens),
     }
-    print(json.dumps(result))
+
+
+def report(
+    tokens: int, seconds: dict[str, list[float]], rounds: dict[str, list[vt.Round]], same: dict[str, int]
+) -> dict[str, Any]:
+    """Print the table; what of it goes into the JSON line."""
+    prompts = len(seconds[OURS])
+    rates = {side: tokens / statistics.median(times) for side, times in seconds.items()}
+    efficiencies = {side: vt.summarise(done).block_efficiency for side, done in rounds.items() if done}
+    ratio = statistics.median(other / own for other, own in zip(seconds[THEIRS], seconds[OURS], strict=True))
+    for side, rate in rates.items():
+        known = f"block efficiency {efficiencies[side]:.2f}" if side in efficiencies else ""
+        print(f"{side:24} {rate:7.1f} tokens/s   same tokens {same[side]}/{prompts}   {known}")
+    print(f"ours against transformers' assisted generation, full head: {ratio:.2f} times as fast (to be above 1)")
+    return {
+        "tokens_per_second": rates,
+        "block_efficiency": efficiencies,
+        "same_tokens": same,
+        "prompts": prompts,
+        "ratio_median": ratio,
+    }
 
 
 def write_models() -> None:
@@ -118,12 +133,12 @@ def cut_drafter(emitted: list[int]) -> None:
     vt.trim(OUT / "drafter", kept, target=OUT / "target", out=OUT / "cut")
 
 
-def ours(target: Any, drafter: Any, prompt: list[int], tokens: int) -> tuple[list[int], float | None]:
+def ours(target: Any, drafter: Any, prompt: list[int], tokens: int) -> tuple[list[int], list[vt.Round]]:
     rounds = list(vt.decode(target, drafter, prompt, max_new_tokens=tokens, stop_ids=()))
-    return [token for done in rounds for token in done.tokens], vt.summarise(rounds).block_efficiency
+    return [token for done in rounds for token in done.tokens], rounds
 
 
-def theirs(model: Any, assistant: Any, prompt: list[int], tokens: int) -> tuple[list[int], float | None]:
+def theirs(model: Any, assistant: Any, prompt: list[int], tokens: int) -> tuple[list[int], list[vt.Round]]:
     ids = torch.tensor([prompt])
     options = {} if assistant is None else {"assistant_model": assistant}
     out = model.generate(
@@ -135,7 +150,7 @@ def theirs(model: Any, assistant: Any, prompt: list[int], tokens: int) -> tuple[
         pad_token_id=0,
         **options,
     )
-    return out[0, len(prompt) :].tolist(), None
+    return out[0, len(prompt) :].tolist(), []  # it does not tell its rounds
 
 
 if __name__ == "__main__":

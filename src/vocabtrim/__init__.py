@@ -26,6 +26,7 @@ _HOME = {
     "load_target": "decoding.load",
     "load_drafter": "decoding.load",
     "Target": "decoding.target",
+    "Round": "decoding.rounds",
     "Sampling": "decoding.sampling",
     "Chain": "decoding.drafters.plans",
     "DynamicTree": "decoding.drafters.plans",

@@ -10,6 +10,7 @@ import torch
 
 import small_models as small
 import vocabtrim as vt
+from vocabtrim.decoding.chance import TorchChance
 from vocabtrim.decoding.head import Head
 from vocabtrim.errors import CheckpointError
 
@@ -29,31 +30,28 @@ def test_a_trimmed_head_scores_what_the_full_head_scores_for_its_ids() -> None:
 
 
 def test_no_tensor_is_as_wide_as_the_targets_vocabulary(tmp_path: Path) -> None:
-    """Every result of every operation while a trimmed drafter of each kind drafts: none has a side of 512."""
-    vocab, kept = 512, [2, 7, 9, 100, 300]
+    """Every result of every operation while a trimmed drafter of each kind drafts, commits and drafts again, greedy and
+    sampled: no side of any is 509, a prime that nothing else is."""
+    vocab, kept = 509, [2, 7, 9, 100, 300]
     target = small.write_target(tmp_path / "target", small.shape(vocab))
     for number, kind in enumerate(small.KINDS):
         drafter = small.write_drafter(tmp_path / f"{number}", kind, small.shape(vocab))
         cut = small.trim(drafter, target, kept, vocab, tmp_path / f"{number}-cut")
-        opened, drafts = small.open_both(target, cut)
-        prompt = [3, 5, 8]
-        drafts.begin(prompt, 20, opened.begin(prompt, 100, drafts.states))
-        with _Widths() as widths:
-            drafts.propose(4, _NoChance())
-        assert len(kept) in widths.seen
-        assert vocab not in widths.seen, kind
-
-
-class _NoChance:
-    def draw(self, probs: torch.Tensor) -> int:
-        raise AssertionError("greedy drafting spends no chance")
-
-    def happens(self, probability: float) -> bool:
-        raise AssertionError("greedy drafting spends no chance")
+        for plan in [None] if kind == "Medusa" else [None, vt.Chain(3, vt.Sampling(temperature=1.0))]:
+            opened, drafts = small.open_both(target, cut, plan=plan)
+            prompt = [3, 5, 8]
+            hidden = opened.begin(prompt, 100, drafts.states)
+            with _Widths() as widths:
+                drafts.begin(prompt, 20, hidden)
+                draft = drafts.propose(4, TorchChance())
+                drafts.commit(draft, [], [7], None if hidden is None else hidden[-1:])
+                drafts.propose(4, TorchChance())
+            assert len(kept) in widths.seen
+            assert vocab not in widths.seen, kind
 
 
 class _Widths(torch.utils._python_dispatch.TorchDispatchMode):
-    """Sizes of the last axis of every result."""
+    """Sizes of all axes of every result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +61,7 @@ class _Widths(torch.utils._python_dispatch.TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         for part in result if isinstance(result, (tuple, list)) else [result]:
             if isinstance(part, torch.Tensor) and part.dim():
-                self.seen.add(part.shape[-1])
+                self.seen.update(part.shape)
         return result
 
 
