@@ -20,9 +20,6 @@ from transformers import AutoModelForCausalLM
 import small_models
 import vocabtrim as vt
 from generation import decoded, emitted, generated, noisy_copy, random_prompts
-from vocabtrim.decoding.drafters.independent import IndependentBody
-from vocabtrim.decoding.drafters.stepping import SteppingDrafter
-from vocabtrim.decoding.head import Head
 from vocabtrim.decoding.rounds import Round
 from vocabtrim.decoding.target import Target
 from vocabtrim.decoding.tree import Tree
@@ -236,9 +233,7 @@ def test_no_output_crosses_a_change_of_rotation(tmp_path: Path) -> None:
     family = Family(
         tmp_path, "Phi3Config", SIZES | {"original_max_position_embeddings": 24, "rope_scaling": ropes}, length=4
     )
-    model = AutoModelForCausalLM.from_pretrained(family.target.folder, dtype=torch.float32)
-    small_models.noisy(model, 0.02)
-    drafter = SteppingDrafter(IndependentBody(model, Head(model.get_output_embeddings().weight)), TREE)
+    drafter = vt.load_drafter(noisy_copy(family.target.folder, tmp_path / "near", 0.02), family.target, plan=TREE)
     for length, new in ((5, 20), (1, 24), (26, 20), (40, 20)):
         prompts = random_prompts(1, VOCAB, [length], seed=length)
         expected = generated(family.target, prompts, new)

@@ -1,4 +1,4 @@
-"""Independent drafters whose files differ from Llama's: a head with a bias."""
+"""Independent drafters whose files differ from Llama's: biased heads, matrices stored as one, gates in attention."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ COMMON = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "n
 FAMILIES: dict[str, dict[str, Any]] = {
     "PhiConfig": SIZES | COMMON,
     "GPTJConfig": SIZES | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 64, "rotary_dim": 4},
+    "Phi3Config": SIZES | COMMON,
+    "AfmoeConfig": SIZES | COMMON | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
 }
 BIASED = ["PhiConfig", "GPTJConfig"]
 

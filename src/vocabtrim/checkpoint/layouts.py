@@ -52,6 +52,7 @@ _NEXTN_MODULE = re.compile(r"(model\.layers\.\d+\.)eh_proj\.weight")
 _TOGETHER = {
     **{"k_proj": ("q_proj",), "v_proj": ("q_proj", "k_proj")},
     **{"gate_proj": ("up_proj", "down_proj"), "up_proj": ("down_proj",), "down_proj": ("up_proj",)},
+    "gate_up_proj": ("down_proj",),  # two of them stored as one
 }
 _EAGLE_MATRICES = (
     *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")),
@@ -177,8 +178,7 @@ def _prove_complete(drafter: Drafter) -> None:
         elif drafter.checkpoint.config.get("bias", True):  # EAGLE's own loader takes a missing key for true
             needed.append("fc.bias")
     for name in drafter.body:
-        parent, _, matrix = name.removesuffix(".weight").rpartition(".")
-        needed += [f"{parent}.{other}" for other in _TOGETHER.get(matrix, ())]
+        needed += _companions(name, modules)
     for prefix in needed:
         if prefix not in modules:
             raise CheckpointError(
@@ -187,6 +187,15 @@ def _prove_complete(drafter: Drafter) -> None:
                 found=f"{len(drafter.checkpoint.tensors)} tensors without it",
                 remedy="the checkpoint is incomplete: fetch it again",
             )
+
+
+def _companions(name: str, modules: set[str]) -> list[str]:
+    """Modules without which the matrix of that name is of no use."""
+    parent, _, matrix = name.removesuffix(".weight").rpartition(".")
+    gates_attention = matrix == "gate_proj" and parent.endswith("attn")
+    if gates_attention or (matrix == "down_proj" and f"{parent}.gate_up_proj" in modules):
+        return []
+    return [f"{parent}.{other}" for other in _TOGETHER.get(matrix, ())]
 
 
 def embedding_of(checkpoint: Checkpoint) -> str | None:
