@@ -47,8 +47,10 @@ class Head(nn.Module):
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(row, hidden) -> (row, kept) logits."""
-        return nn.functional.linear(hidden, self.weight, self.bias)
+        """(..., hidden) -> (..., kept) logits."""
+        # As a matrix: one row cut out of several as (1, 1, hidden) takes torch ten times as long in bfloat16.
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        return nn.functional.linear(rows, self.weight, self.bias).view(*hidden.shape[:-1], -1)
 
     def best(self, draft_logits: torch.Tensor, width: int) -> Best:
         """The `width` best ids of each row of (row, kept) logits, or as many as there are.
