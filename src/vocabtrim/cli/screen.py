@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
+# What torch says of devices, and of the machine's own memory.
+_OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate memory", "not enough memory")
+
 
 def run(app: typer.Typer) -> int:
     """Run the command line and return the exit code: 0 done, 1 unsafe, 2 bad input, 130 interrupted.
@@ -41,9 +44,10 @@ def run(app: typer.Typer) -> int:
         print(f"vocabtrim: {_one_line(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, VocabTrimError) else 2
     except Exception as error:
-        if debug or not hasattr(error, "format_message"):  # typer's usage errors; where their class lives has changed
+        usage = hasattr(error, "format_message")  # typer's usage errors; where their class lives has changed
+        if debug or not (usage or _is_out_of_memory(error)):
             raise
-        print(_usage(error), file=sys.stderr)
+        print(_usage(error) if usage else f"vocabtrim: {_one_line(error)}", file=sys.stderr)
         return 2
     if code == 130:
         print("vocabtrim: interrupted; nothing was half-written", file=sys.stderr)
@@ -63,9 +67,15 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}; check the path, its permissions and the space there"
-    if isinstance(error, MemoryError):
+    if _is_out_of_memory(error):
         return "out of memory; close other programs or use a machine with more"
     return str(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's, a device's, or that of torch's CPU allocator, which has no class of its own."""
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    return said or isinstance(error, MemoryError)
 
 
 def print_version(wanted: bool) -> None:
