@@ -24,6 +24,14 @@ from .kv_cache import KeyValueCache
 # Weights that layers compute with, as safetensors calls them.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _ATTENTION = {"full_attention", "sliding_attention"}
+_MASKED = {"sdpa", "eager"}  # attention implementations that take any mask
+# Families that see a token's successors too, unless their config calls them decoders.
+_TWO_WAY = {"bert", "bert-generation", "big_bird", "electra", "ernie", "megatron-bert", "rembert", "roc_bert"}
+# Families whose position ids begin behind their padding id.
+_ROBERTA = {
+    *("roberta", "roberta-prelayernorm", "camembert", "data2vec-text"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +139,8 @@ class CausalLM:
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
         self.config = model.config.get_text_config()
-        _prove_rewindable(model, self.config)
-        _prove_places(model, self.config)
+        for prove in (_prove_rewindable, _prove_one_way, _prove_places, _prove_masks):
+            prove(model, self.config)
         self.cache = KeyValueCache(self.layers)
         # Asked for once: the model looks through its weights for them.
         self.device, self.dtype = torch.device(model.device), model.dtype
@@ -219,24 +227,76 @@ class CausalLM:
 def _prove_rewindable(model: Any, config: Any) -> None:
     others = set(getattr(config, "layer_types", None) or ()) - _ATTENTION
     if others or getattr(model, "_is_stateful", False):
+        attends = bool(others) and all(kind.endswith("attention") and "linear" not in kind for kind in others)
         raise UnsupportedError(
-            f"{type(model).__name__} has layers whose state cannot be rewound to an accepted token",
+            f"{type(model).__name__} has layers "
+            + (
+                "for which no mask of a tree is made"
+                if attends
+                else "whose state cannot be rewound to an accepted token"
+            ),
             expected=" or ".join(sorted(_ATTENTION)),
             found=", ".join(sorted(others)) or "a recurrent state",
             remedy="use a model whose layers are all plain attention",
         )
 
 
+def _prove_one_way(model: Any, config: Any) -> None:
+    """A token must not see those behind it, and its keys and values must be kept."""
+    if config.model_type in _TWO_WAY and not getattr(config, "is_decoder", False):
+        raise UnsupportedError(
+            f"{type(model).__name__} reads both ways: a token's keys and values change with those behind it",
+            expected="is_decoder: true in config.json",
+            found=f"a {config.model_type} model that is no decoder",
+            remedy="use a model that was trained to read forwards",
+        )
+    if "past_key_values" not in signature(model.forward).parameters:
+        raise UnsupportedError(
+            f"{type(model).__name__} keeps no cache of keys and values",
+            expected="a forward that takes past_key_values",
+            found="one that does not",
+            remedy="use a model with a key-value cache",
+        )
+
+
 def _prove_places(model: Any, config: Any) -> None:
     """The nodes of a tree stand side by side in the cache, so layers must go by the positions that they are told."""
+    if config.model_type in _ROBERTA:
+        raise UnsupportedError(
+            f"{type(model).__name__} counts positions from its padding id on",
+            expected="position_ids from 0 on",
+            found=f"a {config.model_type} model, whose first is pad_token_id + 1",
+            remedy="use a model with rotary or learned positions from 0 on",
+        )
     local = "local" in (getattr(config, "attention_layers", None) or ())  # GPT-Neo's windows count entries
-    taken = "position_ids" in signature(model.forward).parameters
-    if local or not taken or getattr(config, "alibi", False):
+    alibi = bool(getattr(config, "alibi", False))
+    if local or alibi or "position_ids" not in signature(model.forward).parameters:
         raise UnsupportedError(
             f"{type(model).__name__} takes a token's position from its place in the cache",
             expected="layers that go by position_ids",
-            found="windows that count entries" if local else "a bias that counts entries",
+            found="windows that count entries"
+            if local
+            else ("a bias that counts entries" if alibi else "a forward without position_ids"),
             remedy="use a model with rotary or learned positions",
+        )
+
+
+def _prove_masks(model: Any, config: Any) -> None:
+    """A tree goes in as a mask, which must be the one that the layers use."""
+    if config.model_type == "moshi":
+        raise UnsupportedError(
+            f"{type(model).__name__} names a window in its config that its layers do not keep",
+            expected="sliding_window as the layers use it",
+            found=f"sliding_window {config.sliding_window} and full attention",
+            remedy="use a text model",
+        )
+    attention = getattr(config, "_attn_implementation", None)
+    if attention is not None and attention not in _MASKED:
+        raise UnsupportedError(
+            f"{type(model).__name__} was loaded with an attention that cannot take the mask of a tree",
+            expected=" or ".join(sorted(_MASKED)),
+            found=attention,
+            remedy='load it with attn_implementation="sdpa"',
         )
 
 
