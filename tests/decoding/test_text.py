@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from vocabtrim.decoding.stopping import Stop
 from vocabtrim.decoding.text import Piece, TargetText, TextStream
 from vocabtrim.errors import InputError
 from vocabtrim.testbed import stories260k
@@ -101,20 +102,42 @@ def test_what_may_begin_a_stop_string_waits(words: TargetText) -> None:
     assert joined(stream.finish()) == "#"
 
 
+def answer(words: TargetText, text: str, stop_strings: list[str]) -> str:
+    """What is shown of an answer, given token by token to `Stop`, which ends it, and to the stream."""
+    stop = Stop(1000, strings=stop_strings, text=words.written_out)
+    stream, said = TextStream(words, stop_strings), ""
+    tokens = words.tokenizer.encode(text, add_special_tokens=False).ids
+    for position, token in enumerate(tokens):
+        said += joined(stream.feed(token, accepted=False))
+        if stop.cut(tokens[:position], [token])[1] is not None:
+            return said + joined(stream.finish(stopped=True))
+    return said + joined(stream.finish())
+
+
 def test_a_stop_string_and_all_behind_it_is_not_said(words: TargetText) -> None:
     """The token that completes it may hold more; the earliest of several strings counts."""
-    stream = TextStream(words, ["STOP", "TOP it"])
-    assert fed(stream, words, "go on STOP it now") == "go on "
-    assert stream.finish(stopped=True) == []
+    assert answer(words, "go on STOP it now", ["STOP", "TOP it"]) == "go on "
+    assert answer(words, "a word and its end", [" wor"]) == "a"
     stream = TextStream(words, ["abc", "b"])
     assert fed(stream, words, "xab") == "x" and joined(stream.finish(stopped=True)) == "a"
 
 
-def test_a_stop_string_that_did_not_stop_is_said(words: TargetText) -> None:
-    """A hidden token stood in its middle, so the ids do not hold it."""
+@pytest.mark.parametrize("rest", [" c", "", "b", " hello world"])
+def test_a_stop_string_that_did_not_stop_is_said(words: TargetText, rest: str) -> None:
+    """A hidden token stood in its middle, so the ids do not hold it; another string may end the answer later."""
+    assert answer(words, f"a<|im_end|>b{rest}", ["ab"]) == f"ab{rest}"
+    assert answer(words, f"a<|im_end|>b{rest} XY and on", ["ab", " XY"]) == f"ab{rest}"
+    assert answer(words, f"a<|im_end|>b{rest} ab and on", ["ab", "XY"]) == f"ab{rest} "
+
+
+def test_a_stop_string_that_did_not_stop_is_not_held_back_to_the_end(words: TargetText) -> None:
     stream = TextStream(words, ["ab"])
-    said = fed(stream, words, "a") + joined(stream.feed(words.tokenizer.token_to_id("<|im_end|>"), accepted=False))
-    assert said + fed(stream, words, "b c") + joined(stream.finish()) == "ab c"
+    fed(stream, words, "a<|im_end|>b")
+    assert fed(stream, words, " c") == "ab c"
+
+
+def test_of_a_stop_string_with_a_special_token_in_it_the_text_is_said(words: TargetText) -> None:
+    assert answer(words, "ab a<|im_end|> on", ["a<|im_end|>", "xyz"]) == "ab a"
 
 
 # Prompts

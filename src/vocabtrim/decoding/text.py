@@ -69,8 +69,9 @@ class TargetText:
 class TextStream:
     """Tokens in, pieces of text out: whole characters, and nothing that may turn out to begin a stop string.
 
-    All pieces together are the text of all tokens, cut before the stop string where one ended the generation. Bytes
-    that form no character may make a decoder take back characters before them; what was given out then stays.
+    All pieces together are the text of all tokens, cut before the stop string where one ended the generation. A stop
+    string behind which more tokens come was none: a token that is not shown stood in its middle. Bytes that form no
+    character may make a decoder take back characters before them; what was given out then stays.
     """
 
     def __init__(self, words: TargetText, stop_strings: Sequence[str] = ()) -> None:
@@ -80,9 +81,11 @@ class TextStream:
         self._text = ""  # of theirs, as far as its characters are whole
         self._unsaid: list[tuple[int, bool]] = []  # tokens that are not in it yet, and whether each was accepted
         self._held: list[Piece] = []  # text that may begin a stop string
+        self._known = 0  # characters of it from before the last token: no stop string ended there, or it were the last
 
     def feed(self, token: int, *, accepted: bool) -> list[Piece]:
         """Take a token; what is certain with it."""
+        self._known = len(self._held_text())
         if not self._words.silent(token):
             self._tokens.append(token)
             self._unsaid.append((token, accepted))
@@ -114,7 +117,7 @@ class TextStream:
 
     def _certain(self) -> int:
         """Characters of what is held back that stand before any stop string and before any beginning of one."""
-        held = "".join(piece.text for piece in self._held)
+        held = self._held_text()
         begun = (
             len(held) - length
             for string in self._stop_strings
@@ -124,9 +127,13 @@ class TextStream:
         return min((*self._stops(), *begun), default=len(held))
 
     def _stops(self) -> list[int]:
-        """Where in what is held back a whole stop string begins."""
-        held = "".join(piece.text for piece in self._held)
-        return [at for string in self._stop_strings if (at := held.find(string)) >= 0]
+        """Where in what is held back a stop string begins that ends in the last token's text."""
+        held = self._held_text()
+        starts = {string: max(0, self._known + 1 - len(string)) for string in self._stop_strings}
+        return [at for string, start in starts.items() if (at := held.find(string, start)) >= 0]
+
+    def _held_text(self) -> str:
+        return "".join(piece.text for piece in self._held)
 
     def _release(self, length: int | None) -> list[Piece]:
         """Give out so many characters of what is held back, all where None."""
@@ -134,6 +141,7 @@ class TextStream:
             released, self._held = self._held, []
             return released
         released = []
+        self._known = max(0, self._known - length)
         while length > 0:
             piece = self._held.pop(0)
             if len(piece.text) > length:
