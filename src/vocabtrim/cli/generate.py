@@ -46,7 +46,9 @@ def generate(
     branching: Annotated[
         int | None, typer.Option(min=1, help="How many ways a drafted tree goes on at each depth; 1 drafts a chain.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, for target and drafter.")] = "bfloat16",
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16 or float64, for target and drafter.")
+    ] = "bfloat16",
     device: Annotated[str, typer.Option(help="Where both are: cpu, cuda, cuda:1.")] = "cpu",
     stop: Annotated[
         list[str] | None, typer.Option(metavar="STRING", help="End the answer before this string; may be repeated.")

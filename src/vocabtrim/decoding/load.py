@@ -92,7 +92,7 @@ def _prove_belongs(folder: Path, target_folder: Path | None) -> None:
 
 def _prove_place(dtype: str, device: str) -> None:
     if dtype not in DTYPES:
-        raise InputError("unknown dtype", expected=" or ".join(DTYPES), found=dtype, remedy="use float32 or bfloat16")
+        raise InputError("unknown dtype", expected=" or ".join(DTYPES), found=dtype, remedy="use one of these")
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
