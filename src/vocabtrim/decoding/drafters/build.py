@@ -55,7 +55,7 @@ def eagle_1_2(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Pla
     """One kind for EAGLE-1 and 2; the target's own head where the drafter has no trimmed one."""
     refuse_variants(found.checkpoint, eagle3=False)
     names = _body(found)
-    _prove_features(found, target, [2 * target.lm.hidden_size], _fused(found))
+    _prove_features(found, target, 2 * target.lm.hidden_size, _fused(found))
     with torch.device("meta"):
         layers = eagle.EagleLayers(
             _llama_config(found.checkpoint), input_norm="layers.0.input_layernorm.weight" in names
@@ -71,7 +71,7 @@ def eagle_3(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan 
     checkpoint = found.checkpoint
     refuse_variants(checkpoint, eagle3=True)
     states = eagle3_states(checkpoint, str(target.lm.config.model_type), target.lm.layers)
-    _prove_features(found, target, [len(states) * target.lm.hidden_size], _fused(found))
+    _prove_features(found, target, len(states) * target.lm.hidden_size, _fused(found))
     names = {name.replace("layers.0.", "midlayer.", 1): tensor for name, tensor in _body(found).items()}
     with torch.device("meta"):
         layers = eagle3.Eagle3Layers(
@@ -99,7 +99,7 @@ def medusa(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan |
         )
     blocks = []
     for head in found.heads:
-        _prove_features(found, target, [target.lm.hidden_size], head.main.shape[-1])
+        _prove_features(found, target, target.lm.hidden_size, head.main.shape[-1])
         prefix, _, layers = head.source.rpartition(".")
         with torch.device("meta"):
             block = MedusaBlocks(target.lm.hidden_size, int(layers))
@@ -135,12 +135,12 @@ def _fused(found: layouts.Drafter) -> int:
     return found.checkpoint.tensor("fc.weight").shape[-1]
 
 
-def _prove_features(found: layouts.Drafter, target: Target, expected: list[int], columns: int) -> None:
-    if columns not in expected:
+def _prove_features(found: layouts.Drafter, target: Target, expected: int, columns: int) -> None:
+    if columns != expected:
         raise MismatchError(
             f"{found.checkpoint.folder} does not read the hidden states of this target, whose hidden size is "
             f"{target.lm.hidden_size}",
-            expected=f"{expected[0]} columns",
+            expected=f"{expected} columns",
             found=columns,
             remedy="use the target that the drafter was made for",
         )
