@@ -62,3 +62,12 @@ def test_greedy_output_is_the_targets_and_drafts_are_accepted(
         assert emitted(one) == emitted(decoded(target, None, prompt, LENGTH))
         rounds += one
     assert sum(one.accepted for one in rounds) > len(rounds) // 3
+
+
+def test_memory_that_ends_while_loading_is_not_the_folders_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        vt.load_target(folder / "target")

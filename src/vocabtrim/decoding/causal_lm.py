@@ -84,6 +84,8 @@ def open_model(
                 kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
                 model, told = kind.from_pretrained(None, config=config, state_dict=dict(body), **how)
         model = model.to(device)
+    except (MemoryError, torch.OutOfMemoryError):  # nothing is wrong with the folder
+        raise
     except Exception as error:  # whatever its many loaders raise
         raise CheckpointError(
             f"transformers cannot load {folder} on {device}",
