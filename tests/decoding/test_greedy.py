@@ -176,16 +176,17 @@ def test_every_drafter_with_every_head(world: World, name: str, kept: str) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kept"), CASES, ids=CASE_IDS)
 def test_every_drafter_with_every_head_at_length(world: World, name: str, kept: str) -> None:
-    """All 60 prompts each: 5,040 generations."""
-    rounds = decode_all(world, world.drafter(name, kept), list(range(POOL)))
+    """Twenty prompts each, every prompt in a third of the cases: 1,680 generations."""
+    rounds = decode_all(world, world.drafter(name, kept), list(range(CASES.index((name, kept)) % 3, POOL, 3)))
     assert any(one.accepted < one.depth for one in rounds), "nothing was rejected"
     assert any(one.accepted > 0 for one in rounds), "nothing was accepted"
 
 
+@pytest.mark.parametrize("kept", ["full", "all but one"])
 @pytest.mark.parametrize("name", [name for name in DRAFTERS if "tree" in name])
-def test_random_weights_are_right_now_and_then_where_they_draft_wide(world: World, name: str) -> None:
+def test_random_weights_are_right_now_and_then_where_they_draft_wide(world: World, name: str, kept: str) -> None:
     """The other tests would say little of EAGLE and Medusa if nothing of theirs were ever accepted."""
-    rounds = decode_all(world, world.drafter(name, "full"), [5, 26, 47])
+    rounds = decode_all(world, world.drafter(name, kept), [5, 26, 47])
     assert sum(one.accepted for one in rounds) > 0
 
 
