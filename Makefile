@@ -3,6 +3,7 @@ PYTHON ?= python3
 # One fixed build, installed first, so that nothing else pulls a different torch.
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+SIDE_BY_SIDE := -n auto --dist loadfile
 
 .PHONY: demo test test-all check bench clean
 
@@ -16,10 +17,10 @@ demo: .venv/ready
 	$(BIN)/vocabtrim demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ""
 
 check: .venv/ready
 	$(BIN)/ruff check .
