@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,32 @@ def test_ids_without_text_in_front_of_a_stop_string() -> None:
     texts = {1: "a", 2: "b", 3: ""}
     stop = Stop(99, strings=["ab"], text=lambda ids: "".join(texts[token] for token in ids))
     assert stop.cut([1, 3, 3, 3, 3, 3, 3], [3, 2, 1]) == (2, loop.Reason.STOP_STRING)
+
+
+def test_a_stop_string_behind_bytes_that_form_a_character_together() -> None:
+    """A decoder of single bytes shows a run of them as unknown until it is whole; rounds must make no difference."""
+    emitted = [*"🦖".encode(), *b"\n\n", *"🎃".encode(), *b" x"]
+
+    def text(ids: Sequence[int]) -> str:
+        try:
+            return bytes(ids).decode()
+        except UnicodeDecodeError:
+            return "�" * len(ids)
+
+    stop = Stop(99, strings=["\n\n"], text=text)
+    for size in range(1, len(emitted) + 1):
+        before: list[int] = []
+        ended = None
+        while ended is None:
+            new = emitted[len(before) : len(before) + size]
+            end, ended = stop.cut(before, new)
+            before += new[:end]
+        assert before == emitted[:6]
+
+
+def test_stop_strings_that_are_one_string_are_refused(target: Target) -> None:
+    with pytest.raises(InputError, match="put it in a list"):
+        vt.decode(target, None, PROMPT, max_new_tokens=4, stop_strings="park", text=str)
 
 
 def test_a_model_without_a_name_is_not_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,8 @@ def generate(
 ) -> None:
     """Let a target answer a prompt, with or without a drafter.
 
-    The text is the target's own, whatever drafts: greedy token for token, sampled by the same distribution. It comes
+    The text is the target's own, whatever drafts: greedy token for token in float32 (in bfloat16 two tokens that are
+    equal up to rounding may change places), sampled by the same distribution. It comes
     as it is made, with accepted drafts in colour on a terminal; then the numbers. Ctrl-C ends it early, exit code 130.
 
     Example: vocabtrim generate "Why is the sky blue?" --target Llama-3.1-8B-Instruct/ --drafter trimmed/
@@ -138,8 +140,18 @@ def _colour(console: Console, pieces: Iterable[Piece]) -> None:
 
 
 def _harmless(text: str) -> str:
-    """Without what would command a terminal: a model may write anything."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)
+    """Without what would command a terminal or turn its writing round: a model may write anything."""
+    return "".join("�" if _commands(character) else character for character in text)
+
+
+def _commands(character: str) -> bool:
+    """A control character, half a surrogate pair, or one that sets the direction of writing."""
+    if character in "\n\t":
+        return False
+    return (
+        unicodedata.category(character) in {"Cc", "Cs"}
+        or character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    )
 
 
 def _tell(generation: Generation, interrupted: bool, json: bool) -> None:

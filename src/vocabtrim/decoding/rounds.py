@@ -77,7 +77,7 @@ def decode(
             found=generator.device,
             remedy=f'pass torch.Generator("{target.lm.device}")',
         )
-    stop = Stop(max_new_tokens, target.stop_ids if stop_ids is None else frozenset(stop_ids), tuple(stop_strings), text)
+    stop = Stop(max_new_tokens, target.stop_ids if stop_ids is None else frozenset(stop_ids), stop_strings, text)
     return rounds(target, drafter, prompt, sampling=sampling, stop=stop, chance=TorchChance(generator))
 
 

@@ -38,6 +38,13 @@ class Stop:
             raise InputError(
                 "max_new_tokens is out of range", expected="1 or more", found=self.length, remedy="ask for a token"
             )
+        if isinstance(self.strings, str):
+            raise InputError(
+                "stop strings are one string",
+                expected="a list of strings",
+                found=self.strings,
+                remedy="put it in a list",
+            )
         if any(not string for string in self.strings) or (self.strings and self.text is None):
             raise InputError(
                 "stop strings need a tokenizer and at least a letter each",
@@ -60,24 +67,13 @@ class Stop:
     def _completes_string(self, before: Sequence[int], new: Sequence[int]) -> int | None:
         """How many of `new` it takes until the text holds a stop string; None where it does not.
 
-        Only the end of what was emitted can be part of a string.
+        Token by token and from the first one on, so that rounds make no difference: a decoder may join the bytes of
+        several tokens, and a text that is cut in between reads otherwise.
         """
         if not self.strings or self.text is None:
             return None
-        tail = self._tail(before)
-        tokens, known = [*tail, *new], len(tail)
-        if not self._holds_string(tokens):
-            return None
-        return next(count for count in range(1, len(new) + 1) if self._holds_string(tokens[: known + count]))
-
-    def _tail(self, before: Sequence[int]) -> Sequence[int]:
-        """The last tokens, as many as it takes for a text longer than any string: some tokens have no text at all."""
-        longest = max(len(string.encode()) for string in self.strings)
-        size = longest
-        while size < len(before) and self.text is not None and len(self.text(before[-size:])) <= longest:
-            size *= 2
-        return before[-size:] if before else ()
-
-    def _holds_string(self, tokens: Sequence[int]) -> bool:
-        text = self.text(tokens) if self.text is not None else ""
-        return any(string in text for string in self.strings)
+        for count in range(1, len(new) + 1):
+            text = self.text([*before, *new[:count]])
+            if any(string in text for string in self.strings):
+                return count
+        return None
