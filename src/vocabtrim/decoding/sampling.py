@@ -7,6 +7,7 @@ decoding emit the plain loop's distribution. Knows logits and probabilities; kno
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 
@@ -47,9 +48,11 @@ class Sampling:
         """(target_vocab,) logits -> a token. Raises InputError for logits that hold NaN."""
         if not self.greedy:
             return chance.draw(self.probs(target_logits))
-        token = target_logits.argmax()
-        _prove_numbers(target_logits[token])  # NaN counts as the largest
-        return int(token)
+        logits = widened(target_logits)
+        token = int(logits.argmax())
+        if not isfinite(logits[token]):  # NaN counts as the largest
+            _prove_numbers(logits)
+        return token
 
     def probs(self, target_logits: torch.Tensor) -> torch.Tensor:
         """(..., target_vocab) logits -> (..., target_vocab) probabilities, float32 or wider; one-hot when greedy.
@@ -57,7 +60,7 @@ class Sampling:
         Raises InputError for logits that hold NaN.
         """
         _prove_numbers(target_logits)
-        logits = target_logits.to(torch.promote_types(target_logits.dtype, torch.float32))
+        logits = widened(target_logits)
         if self.greedy:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
         smallest = torch.finfo(logits.dtype).tiny  # below it a temperature would count as 0, and divide by it
@@ -67,6 +70,11 @@ class Sampling:
             logits = logits.masked_fill(logits < last_kept, -torch.inf)
         probs = logits.softmax(dim=-1)
         return _nucleus(probs, self.top_p) if self.top_p < 1 else probs
+
+
+def widened(logits: torch.Tensor) -> torch.Tensor:
+    """The same numbers in float32, or wider where they are: torch finds the largest of bfloat16 half as fast."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _prove_numbers(target_logits: torch.Tensor) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from ...errors import InputError
 from ..chance import Chance
 from ..head import Head
-from ..sampling import Sampling
+from ..sampling import Sampling, widened
 from ..tree import Tree
 from .protocol import Draft
 
@@ -91,8 +92,10 @@ class Chain:
                 draft_probs.append(self.sampling.probs(logits[0]))  # type: ignore[union-attr]
                 column = torch.tensor(chance.draw(draft_probs[-1]), device=logits.device)
             else:
-                column = logits[0].argmax()
-                body.head.prove_numbers(logits[0, column])
+                row = widened(logits[0])
+                column = row.argmax()
+                if not isfinite(row[column]):
+                    body.head.prove_numbers(row.amax())
             tokens.append(int(body.head.ids(column)))
         tree = Tree.chain(root, tokens)
         draft = Draft(tree, torch.stack(draft_probs), body.head.kept_ids) if sampled else Draft(tree)
