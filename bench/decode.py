@@ -122,10 +122,12 @@ def time_rounds(target: Target, drafter: Drafter, tokens: int) -> Iterator[dict[
 
 
 def draft_modules(drafter: Any) -> dict[str, list[Any]]:
+    """A feature drafter's rotations and the fusing of its features are passes of its model as well."""
     if hasattr(drafter, "heads"):
         return {"draft body": drafter.blocks, "draft head": drafter.heads}
     body = drafter.body
-    return {"draft body": [body.lm.model if hasattr(body, "lm") else body.layers], "draft head": [body.head]}
+    model = [body.lm.model] if hasattr(body, "lm") else [body.layers, body.layers.fc, body.rotary]
+    return {"draft body": model, "draft head": [body.head]}
 
 
 def summary(rounds: list[dict[str, float]]) -> dict[str, float]:
