@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -267,3 +268,24 @@ def test_a_forward_pass_that_fails_leaves_no_time_open() -> None:
 def test_plans_that_no_memory_holds_are_refused(plan: Any) -> None:
     with pytest.raises(InputError, match="expected 1 to 4096"):
         plan()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"num_attention_heads": 3},
+        {"num_key_value_heads": 0},
+        {"hidden_act": "nope"},
+        {"rope_theta": "x"},
+        {"rms_norm_eps": "a"},
+        {"rope_scaling": {"rope_type": "llama3", "factor": 8}},
+    ],
+    ids=str,
+)
+def test_a_config_that_no_layer_can_be_made_of(target: Target, tmp_path: Path, said: dict[str, Any]) -> None:
+    drafts = small.write_drafter(tmp_path / "drafter", "EAGLE", small.shape(8))
+    config = json.loads((drafts / "config.json").read_text())
+    (drafts / "config.json").write_text(json.dumps(config | said))
+    with pytest.raises(CheckpointError) as error:
+        vt.load_drafter(drafts, target)
+    assert "\n" not in str(error.value)

@@ -14,7 +14,7 @@ from ..checkpoint import layouts
 from ..checkpoint.check import check
 from ..checkpoint.head_ids import head_ids
 from ..checkpoint.read import open_checkpoint
-from ..errors import InputError, MismatchError, UnsupportedError
+from ..errors import CheckpointError, InputError, MismatchError, UnsupportedError, VocabTrimError
 from ..hub import local_folder
 from .causal_lm import open_model
 from .drafters.build import BUILDERS
@@ -57,7 +57,16 @@ def load_drafter(path: str | Path, target: Target, *, plan: Plan | None = None) 
     target_folder = target.folder if target.folder and (target.folder / "config.json").exists() else None
     found = _identify(folder, target_folder)
     _prove_belongs(folder, target_folder)
-    return BUILDERS[found.kind](found, head_ids(found).ids, target, plan)
+    try:
+        return BUILDERS[found.kind](found, head_ids(found).ids, target, plan)
+    except (VocabTrimError, MemoryError, RuntimeError):
+        raise
+    except Exception as error:  # whatever the library's classes raise of what the config says
+        raise CheckpointError(
+            f"{folder} cannot be made into a {found.kind} drafter",
+            found=f"{type(error).__name__}: {error}"[:300],
+            remedy="its config.json is damaged or of another drafter: fetch config and weights again, from one place",
+        ) from error
 
 
 def _identify(folder: Path, target_folder: Path | None) -> layouts.Drafter:
