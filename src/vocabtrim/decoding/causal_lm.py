@@ -192,11 +192,8 @@ class CausalLM:
         rows: how many of the last tokens' logits are wanted. states: whose hidden states are wanted, counted as in
         transformers: state i is the input of decoder layer i, and -1 is what the head reads.
         """
-        past = self.cache.length
-        if branches is None:
-            positions, mask = torch.arange(past, past + len(tokens), device=self.device), None
-        else:
-            positions, mask = self._place(branches, past + len(tokens))
+        positions, full = place(branches, self.cache.length, len(tokens), self.dtype, self.device)
+        mask = None if branches is None or full is None else self._by_layer(full, positions, branches.depths)
         out = self.model(
             input_ids=tokens[None].to(self.device),
             position_ids=positions[None],
@@ -209,21 +206,18 @@ class CausalLM:
         hidden = torch.cat([out.hidden_states[state][0] for state in states], dim=-1) if states else None
         return Pass(out.logits[0, -rows:], hidden)
 
-    def _place(self, branches: Branches, entries: int) -> tuple[torch.Tensor, Any]:
-        """Positions (n,) of the new tokens, and the mask that their layers take with `entries` in the cache behind."""
-        visible, depths = branches.visible.to(self.device), branches.depths.to(self.device)
-        straight = entries - depths.numel()  # entries that stand one behind the other
-        positions = straight + depths[-visible.shape[0] :]
-        full = additive_mask(visible, straight, self.dtype)
+    def _by_layer(self, full: torch.Tensor, positions: torch.Tensor, depths: torch.Tensor) -> Any:
+        """What the model takes for a mask: the full one, the one cut to its window, or both by kind of layer."""
         kinds = set(getattr(self.config, "layer_types", None) or ())
         window = getattr(self.config, "sliding_window", None)
         if window is None or kinds == {"full_attention"}:
-            return positions, dict.fromkeys(kinds, full) if len(kinds) > 1 else full
-        places = torch.cat([torch.arange(straight, device=self.device), straight + depths])
+            return dict.fromkeys(kinds, full) if len(kinds) > 1 else full
+        straight = full.shape[-1] - depths.numel()
+        places = torch.cat([torch.arange(straight, device=self.device), straight + depths.to(self.device)])
         far = positions[:, None] - places[None] >= window
         sliding = full.masked_fill(far, torch.finfo(full.dtype).min)
         masks = {"full_attention": full, "sliding_attention": sliding}
-        return positions, masks if kinds else sliding
+        return masks if kinds else sliding
 
 
 def _prove_rewindable(model: Any, config: Any) -> None:
@@ -302,8 +296,17 @@ def _prove_masks(model: Any, config: Any) -> None:
         )
 
 
-def additive_mask(visible: torch.Tensor, straight: int, dtype: torch.dtype) -> torch.Tensor:
-    """(1, 1, n, straight + e) to be added to attention scores: all old entries, visible (n, e) of the last e."""
-    mask = torch.zeros(1, 1, visible.shape[0], straight + visible.shape[1], dtype=dtype, device=visible.device)
+def place(
+    branches: Branches | None, past: int, new: int, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Positions (new,) of tokens behind `past` entries, and (1, 1, new, past + new) to be added to attention scores.
+
+    The mask is None where no `branches` are: then the attention is plain and causal.
+    """
+    if branches is None:
+        return torch.arange(past, past + new, device=device), None
+    visible, depths = branches.visible.to(device), branches.depths.to(device)
+    straight = past + new - depths.numel()  # entries that stand one behind the other, and that all may attend to
+    mask = torch.zeros(1, 1, new, past + new, dtype=dtype, device=device)
     mask[..., straight:].masked_fill_(~visible, torch.finfo(dtype).min)
-    return mask
+    return straight + depths[-new:], mask

@@ -42,9 +42,7 @@ def independent(found: layouts.Drafter, ids: Ids | None, target: Target, plan: P
     dtype, device = target.lm.dtype, target.lm.device
     if ids is None:
         model = open_model(found.checkpoint, dtype, device)
-        output = model.get_output_embeddings()
-        bias, rows = getattr(output, "bias", None), target.lm.vocab  # padding beyond the target's is never drafted
-        head = Head(output.weight[:rows], None if bias is None else bias[:rows])
+        head = _own_head(model, target)
     else:
         body = {name: _load(found.checkpoint.tensors[name]) for name in found.body}
         model, head = open_model(found.checkpoint, dtype, device, body), _head(found.heads[0], ids, target)
@@ -61,7 +59,7 @@ def eagle_1_2(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Pla
             _llama_config(found.checkpoint), input_norm="layers.0.input_layernorm.weight" in names
         )
     _fill(layers, names, found, target)
-    head = _head_of_target(target) if ids is None else _head(found.heads[0], ids, target)
+    head = _own_head(target.lm.model, target) if ids is None else _head(found.heads[0], ids, target)
     return SteppingDrafter(
         FeatureBody(layers, _embed(found, target, layers.config.hidden_size), head, eagle.STATES), plan or DynamicTree()
     )
@@ -203,10 +201,11 @@ def _head(head: layouts.Head, ids: Ids | None, target: Target) -> Head:
     return Head(parts["weight"], parts.get("bias"), kept_ids)
 
 
-def _head_of_target(target: Target) -> Head:
-    """The target's own head, not a copy of it."""
-    output = target.lm.model.get_output_embeddings()
-    return Head(output.weight, getattr(output, "bias", None))
+def _own_head(model: Any, target: Target) -> Head:
+    """A model's own head, not a copy of it; padding beyond the target's ids is never drafted."""
+    output, rows = model.get_output_embeddings(), target.lm.vocab
+    bias = getattr(output, "bias", None)
+    return Head(output.weight[:rows], None if bias is None else bias[:rows])
 
 
 def _embed(found: layouts.Drafter, target: Target, hidden: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -216,7 +215,7 @@ def _embed(found: layouts.Drafter, target: Target, hidden: int) -> Callable[[tor
         weight = target.lm.model.get_input_embeddings().weight
     else:
         stored = found.checkpoint.tensor(f"{found.embeddings[0]}.weight")
-        weight = _load(stored).to(target.lm.device, target.lm.model.dtype)
+        weight = _load(stored).to(target.lm.device, target.lm.dtype)
     if weight.shape[0] < target.lm.vocab or weight.shape[1] != hidden:
         raise MismatchError(
             f"the embedding that {found.checkpoint.folder} reads does not fit it and the target",

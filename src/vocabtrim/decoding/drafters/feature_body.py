@@ -15,7 +15,7 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from ..causal_lm import Branches, additive_mask
+from ..causal_lm import Branches, place
 from ..head import Head
 from ..kv_cache import KeyValueCache
 from .stepping import Levels
@@ -105,14 +105,7 @@ class FeatureBody:
     ) -> torch.Tensor:
         """Append pairs; logits (n, kept) behind each, or (1, kept) behind the last alone."""
         device = self.head.weight.device
-        past = self.cache.length
-        if branches is None:
-            positions, mask = torch.arange(past, past + len(tokens), device=device), None
-        else:
-            depths = branches.depths.to(device)
-            straight = past + len(tokens) - depths.numel()
-            positions = straight + depths[-len(tokens) :]
-            mask = additive_mask(branches.visible.to(device), straight, features.dtype)
+        positions, mask = place(branches, self.cache.length, len(tokens), features.dtype, device)
         embedded = self.embed(tokens.to(device)).to(features.dtype)
         out = self.layers(embedded, features, self.rotary(embedded, positions[None]), mask, self.cache)
         self._features, head_input = (part[-1:] if last else part for part in out)
