@@ -1,0 +1,86 @@
+"""Trains the target: a Llama of 10M parameters on conversations and texts.
+
+    python -m vocabtrim.testbed.train.target RUN
+
+Reads RUN/train.safetensors and RUN/heldout.safetensors (shards.py), works in RUN/target (loop.py says how to end it).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from . import llama
+from .loop import Run, Settings
+from .mixture import Mixture
+from .shards import read
+from .tokenizer import VOCAB
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
+
+SETTINGS = Settings(matrix_rate=4e-3, vector_rate=3e-3, decay=0.1, warmup=60, evaluate_every=300)
+# Shares of the tokens: what the target shall write well, and enough prose and source that it reads both.
+WEIGHTS = {
+    "math": 0.28,
+    "code": 0.14,
+    "functions": 0.14,
+    "python": 0.12,
+    "reading": 0.08,
+    "source": 0.08,
+    "prose": 0.07,
+    "knowledge": 0.05,
+    "continue": 0.03,
+    "plays": 0.01,
+}
+_ROWS = 12  # of 512 tokens
+_SEED = 0
+_THREADS = 2
+
+
+def config() -> LlamaConfig:
+    """Eight layers: the fewest whose official EAGLE-3 taps (2, half, last but three) lie apart and not at the end."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        bos_token_id=VOCAB - 16,
+        eos_token_id=[VOCAB - 14, VOCAB - 16],  # <|im_end|>, <|endoftext|>
+        pad_token_id=VOCAB - 16,
+    )
+
+
+def main(run: Path) -> None:
+    """Start or go on."""
+    torch.set_num_threads(_THREADS)
+    model = llama.build(config(), _SEED)
+    core = torch.compile(model.model, dynamic=False)
+    heldout = read(run / "heldout.safetensors")
+    mixture = Mixture(read(run / "train.safetensors"), WEIGHTS, rows=_ROWS, seed=_SEED)
+
+    def evaluate() -> dict[str, float]:
+        losses = {}
+        for name in heldout:
+            batch = Mixture(heldout, {name: 1.0}, rows=_ROWS, seed=_SEED).next()
+            # Gradients on, though unused: without them everything would be compiled a second time.
+            losses[name] = float(llama.language_loss(core, model.lm_head.weight, batch, answers_only=True).detach())
+        return losses
+
+    training = Run(run / "target", model, mixture, SETTINGS)
+    training.train(lambda batch: llama.language_loss(core, model.lm_head.weight, batch), evaluate)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
