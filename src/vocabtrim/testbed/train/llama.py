@@ -46,7 +46,7 @@ def hidden_of(core: Any, batch: Batch, **options: Any) -> Any:
 
 
 def targets_of(batch: Batch, prompt_weight: float = _PROMPT_WEIGHT) -> tuple[Tensor, Tensor]:
-    """(next token, weight) of each place, int64 and float32 (rows * seq,); weights sum to 1, 0 where a document ends."""
+    """(next token, weight) of each place, int64 and float32 (rows * seq,); weights sum to 1, 0 at a document's end."""
     ids, document = torch.from_numpy(batch.ids), torch.from_numpy(batch.document)
     answer = torch.from_numpy(batch.answer)
     weight = torch.where(torch.roll(answer, -1, 1), 1.0, prompt_weight)

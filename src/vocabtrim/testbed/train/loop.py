@@ -89,7 +89,7 @@ class Run:
     def train(self, loss_of: Callable[[Batch], Tensor], evaluate: Callable[[], dict[str, float]]) -> None:
         """Learn until the decay is over. loss_of: the mean loss of a batch, to be stepped on."""
         saved = began = time.monotonic()
-        seen = 0
+        seen, summed = 0, 0.0
         while not self.schedule.over(self.step):
             self._look_for_decay()
             batch = self.mixture.next()
@@ -98,11 +98,12 @@ class Run:
             norm = self.optimizers.step(self.schedule.scale(self.step))
             self.step += 1
             seen += batch.ids.size
+            summed += float(loss.detach())
             self.tokens += batch.ids.size
             if self.step % self.settings.log_every == 0:
                 rate = seen / (time.monotonic() - began)
-                self.log(loss=float(loss.detach()), norm=norm, tokens_per_second=rate)
-                began, seen = time.monotonic(), 0
+                self.log(loss=summed / self.settings.log_every, norm=norm, tokens_per_second=rate)
+                began, seen, summed = time.monotonic(), 0, 0.0
             if self.step % self.settings.evaluate_every == 0:
                 self.log(heldout=evaluate(), epochs=self.mixture.epochs())
                 began, seen = time.monotonic(), 0
