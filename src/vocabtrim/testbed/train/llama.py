@@ -9,11 +9,34 @@ from torch import Tensor
 
 from .loss import head_loss
 from .mixture import Batch
+from .sizes import END, END_OF_TEXT, VOCAB, Size
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM
 
 _PROMPT_WEIGHT = 0.3  # of a token that the target would not write, beside 1 of one that it would
+
+
+def config(size: Size) -> LlamaConfig:
+    """A tied Llama of this size over the family's tokenizer."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        head_dim=size.head_dim,
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": size.rope_theta},
+        rms_norm_eps=size.norm_eps,
+        bos_token_id=END_OF_TEXT,
+        eos_token_id=[END, END_OF_TEXT],
+        pad_token_id=END_OF_TEXT,
+    )
 
 
 def build(config: LlamaConfig, seed: int) -> LlamaForCausalLM:

@@ -23,6 +23,9 @@ from .documents import Document
 ROW = 512  # tokens of one training row; longer conversations are left out, longer texts cut
 
 
+Encoded = list[tuple[list[int], list[bool]]]  # documents: ids, and which of them are answers
+
+
 @dataclass(frozen=True, eq=False)
 class Shard:
     """The documents of one category.
@@ -85,10 +88,8 @@ class Encoder:
 
 def write(data: Path, run: Path) -> None:
     """Encode every document; print tokens and documents per category."""
-    from safetensors.numpy import save_file
-
     encoder = Encoder(run / "tokenizer")
-    parts: dict[tuple[bool, str], list[tuple[list[int], list[bool]]]] = defaultdict(list)
+    parts: dict[tuple[bool, str], Encoded] = defaultdict(list)
     with (run / "heldout_prompts.jsonl").open("w", encoding="utf-8") as prompts:
         for document, out in documents(data):
             ids, answer = encoder.document(document)
@@ -96,16 +97,23 @@ def write(data: Path, run: Path) -> None:
                 parts[out, document.category].append((ids, answer))
                 if out and not document.plain:
                     prompts.write(json.dumps({"category": document.category, "turns": document.turns}) + "\n")
-    for out, name in ((False, "train"), (True, "heldout")):
-        tensors: dict[str, npt.NDArray[np.generic]] = {}
-        for (side, category), encoded in parts.items():
-            if side == out:
-                tensors |= _tensors(category, encoded)
-                print(name, category, len(encoded), "documents", tensors[f"{category}/ids"].size, "tokens")
-        save_file(tensors, run / f"{name}.safetensors")
+    for out, name in ((False, "train.safetensors"), (True, "heldout.safetensors")):
+        print(name)
+        write_shard({category: part for (side, category), part in parts.items() if side == out}, run / name)
 
 
-def _tensors(category: str, encoded: list[tuple[list[int], list[bool]]]) -> dict[str, npt.NDArray[np.generic]]:
+def write_shard(parts: dict[str, Encoded], file: Path) -> None:
+    """Write documents by category; print how many, and their tokens."""
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, npt.NDArray[np.generic]] = {}
+    for category, encoded in parts.items():
+        tensors |= _tensors(category, encoded)
+        print(category, len(encoded), "documents", tensors[f"{category}/ids"].size, "tokens")
+    save_file(tensors, file)
+
+
+def _tensors(category: str, encoded: Encoded) -> dict[str, npt.NDArray[np.generic]]:
     return {
         f"{category}/ids": np.concatenate([np.array(ids, np.uint16) for ids, _ in encoded]),
         f"{category}/answer": np.concatenate([np.array(answer, np.bool_) for _, answer in encoded]),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,10 +16,7 @@ from . import llama
 from .loop import Run, Settings
 from .mixture import Mixture
 from .shards import read
-from .tokenizer import VOCAB
-
-if TYPE_CHECKING:
-    from transformers import LlamaConfig
+from .sizes import TARGET
 
 SETTINGS = Settings(matrix_rate=2.5e-3, vector_rate=2e-3, decay=0.1, warmup=60, evaluate_every=300)
 # Shares of the tokens: what the target shall write well, and enough prose and source that it reads both.
@@ -41,31 +37,10 @@ _SEED = 0
 _THREADS = 2
 
 
-def config() -> LlamaConfig:
-    """Eight layers: the fewest whose official EAGLE-3 taps (2, half, last but three) lie apart and not at the end."""
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        tie_word_embeddings=True,
-        max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        bos_token_id=VOCAB - 16,
-        eos_token_id=[VOCAB - 14, VOCAB - 16],  # <|im_end|>, <|endoftext|>
-        pad_token_id=VOCAB - 16,
-    )
-
-
 def main(run: Path) -> None:
     """Start or go on."""
     torch.set_num_threads(_THREADS)
-    model = llama.build(config(), _SEED)
+    model = llama.build(llama.config(TARGET), _SEED)
     core = torch.compile(model.model, dynamic=False)
     heldout = read(run / "heldout.safetensors")
     mixture = Mixture(read(run / "train.safetensors"), WEIGHTS, rows=_ROWS, seed=_SEED)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..make_tokenizer import CHAT_TEMPLATE, SPECIAL
 from .corpus import tokenizer_texts
+from .sizes import VOCAB
 
-VOCAB = 16_384
 _RESERVED = 13  # special tokens that no text holds, as real tokenizers keep some for later
 _LONGEST = 4096
 # The pattern of Qwen2, which converters know by name.
