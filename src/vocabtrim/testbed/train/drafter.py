@@ -66,26 +66,28 @@ def teacher_of(target: LlamaForCausalLM, batch: Batch) -> Teacher:
     return Teacher(out.last_hidden_state, taps, out.hidden_states[0])
 
 
-def pupil(kind: str, target_head: Tensor) -> Pupil:
-    """A drafter of this kind, fresh from the seed."""
+def pupil(kind: str, target_head: Tensor, steps: int = _STEPS) -> Pupil:
+    """A drafter of this kind, fresh from the seed. steps: how far EAGLEs draft."""
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        return {"eagle": _eagle, "eagle3": _eagle3, "medusa": _medusa, "independent": _independent}[kind](target_head)
+        if kind in ("eagle", "eagle3"):
+            return (_eagle if kind == "eagle" else _eagle3)(target_head, steps)
+        return {"medusa": _medusa, "independent": _independent}[kind](target_head)
 
 
-def _eagle(target_head: Tensor) -> Pupil:
+def _eagle(target_head: Tensor, steps: int) -> Pupil:
     module = Eagle()
     forward = torch.compile(module, dynamic=False)
 
     def drafted(batch: Batch, teacher: Teacher) -> list[Tensor]:
         place = torch.from_numpy(batch.position), llama.mask_of(batch)
-        steps: list[Tensor] = forward(teacher.features, teacher.embedded, *place, _STEPS)
-        return steps
+        hidden: list[Tensor] = forward(teacher.features, teacher.embedded, *place, steps)
+        return hidden
 
-    return Pupil(module, drafted, lambda: target_head, _STEPS, _FEATURE_WEIGHT)
+    return Pupil(module, drafted, lambda: target_head, steps, _FEATURE_WEIGHT)
 
 
-def _eagle3(target_head: Tensor) -> Pupil:
+def _eagle3(target_head: Tensor, steps: int) -> Pupil:
     module = Eagle3()
     with torch.no_grad():
         module.lm_head.weight.copy_(target_head)  # what it would come to anyway, for the most part
@@ -93,10 +95,10 @@ def _eagle3(target_head: Tensor) -> Pupil:
 
     def drafted(batch: Batch, teacher: Teacher) -> list[Tensor]:
         place = torch.from_numpy(batch.position), llama.mask_of(batch)
-        steps: list[Tensor] = forward(teacher.taps, teacher.embedded, *place, _STEPS)
-        return steps
+        hidden: list[Tensor] = forward(teacher.taps, teacher.embedded, *place, steps)
+        return hidden
 
-    return Pupil(module, drafted, lambda: module.lm_head.weight, _STEPS)
+    return Pupil(module, drafted, lambda: module.lm_head.weight, steps)
 
 
 def _medusa(target_head: Tensor) -> Pupil:

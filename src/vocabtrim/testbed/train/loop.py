@@ -2,13 +2,14 @@
 
 A run is a folder: checkpoint.pt (weights, optimizers, place in the data), log.jsonl, pid. To end a run, write the
 number of decay steps into a file `decay` in it; the state before the decay is kept as before_decay.pt, from which a
-longer run can go on. Only saving looks at the clock. Knows batches and parameters; knows nothing of what is learned.
+longer run can go on. A run that is told to terminate saves first. Only saving looks at the clock. Knows batches and parameters; knows nothing of what is learned.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -50,7 +51,7 @@ class Optimizers:
         self._parameters = inner + outer
         self._parts: list[torch.optim.Optimizer] = [
             torch.optim.Muon(inner, settings.matrix_rate, settings.decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(outer, settings.vector_rate, betas=(0.9, 0.95), weight_decay=0.0),
+            torch.optim.AdamW(outer, settings.vector_rate, betas=(0.9, 0.98), weight_decay=0.0),
         ]
         self._rates = [part.param_groups[0]["lr"] for part in self._parts]
 
@@ -83,11 +84,13 @@ class Run:
         self.step = self.tokens = 0
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "pid").write_text(str(os.getpid()))
+        self._stopped = False
         if (folder / "checkpoint.pt").exists():
             self._resume()
 
     def train(self, loss_of: Callable[[Batch], Tensor], evaluate: Callable[[], dict[str, float]]) -> None:
         """Learn until the decay is over. loss_of: the mean loss of a batch, to be stepped on."""
+        signal.signal(signal.SIGTERM, self._stop)
         saved = began = time.monotonic()
         seen, summed = 0, 0.0
         while not self.schedule.over(self.step):
@@ -107,9 +110,11 @@ class Run:
             if self.step % self.settings.evaluate_every == 0:
                 self.log(heldout=evaluate(), epochs=self.mixture.epochs())
                 began, seen = time.monotonic(), 0
-            if time.monotonic() - saved > _SAVE_EVERY:
+            if self._stopped or time.monotonic() - saved > _SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
+            if self._stopped:
+                return
         self.log(heldout=evaluate(), epochs=self.mixture.epochs(), done=True)
         self.save()
 
@@ -134,6 +139,9 @@ class Run:
         temporary = self.folder / f".{name}.part"
         torch.save(state, temporary)
         temporary.replace(self.folder / name)
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
 
     def _resume(self) -> None:
         state = torch.load(self.folder / "checkpoint.pt", weights_only=True)

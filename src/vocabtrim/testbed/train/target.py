@@ -18,7 +18,7 @@ from .mixture import Mixture
 from .shards import read
 from .sizes import TARGET
 
-SETTINGS = Settings(matrix_rate=2.5e-3, vector_rate=2e-3, decay=0.1, warmup=60, evaluate_every=300)
+SETTINGS = Settings(matrix_rate=1e-3, vector_rate=1e-3, decay=0.1, warmup=60, evaluate_every=300)
 # Shares of the tokens: what the target shall write well, and enough prose and source that it reads both.
 WEIGHTS = {
     "math": 0.28,
