@@ -2,7 +2,8 @@
 
 A run is a folder: checkpoint.pt (weights, optimizers, place in the data), log.jsonl, pid. To end a run, write the
 number of decay steps into a file `decay` in it; the state before the decay is kept as before_decay.pt, from which a
-longer run can go on. A run that is told to terminate saves first. Only saving looks at the clock. Knows batches and parameters; knows nothing of what is learned.
+longer run can go on. A run that is told to terminate saves first. Only saving looks at the clock. Knows batches and
+parameters; knows nothing of what is learned.
 """
 
 from __future__ import annotations
