@@ -31,7 +31,16 @@ def positions(seq: int) -> Tensor:
 def drafter(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, int]:
     """A drafter and the width of what it gets from the target."""
     torch.manual_seed(3)
-    return (Eagle(SIZE), 16) if request.param == "eagle" else (Eagle3(SIZE, vocab=30), 48)
+    module, width = (Eagle(SIZE), 16) if request.param == "eagle" else (Eagle3(SIZE, vocab=30), 48)
+    return learned(module), width
+
+
+def learned(module: torch.nn.Module) -> torch.nn.Module:
+    """Blocks begin without an output; here they have one."""
+    for name, parameter in module.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return module
 
 
 @pytest.mark.parametrize("root", [0, 3, SEQ - STEPS - 1])
@@ -68,7 +77,7 @@ def _one_by_one(module: torch.nn.Module, given: Tensor, following: Tensor, steps
 def test_a_document_sees_itself_alone() -> None:
     """Two documents in one row, masked apart, give what each gives in a row of its own."""
     torch.manual_seed(4)
-    module = Eagle(SIZE)
+    module = learned(Eagle(SIZE))
     given, embedded = drawn(1, SEQ, 16), drawn(1, SEQ, 16)
     document = torch.tensor([[0] * 4 + [1] * 5])
     mask = (document[:, :, None] == document[:, None, :])[:, None] & causal(SEQ)
@@ -77,6 +86,13 @@ def test_a_document_sees_itself_alone() -> None:
     alone = module(given[:, 4:], embedded[:, 4:], positions(5), causal(5), 2)
     for step in range(2):  # the last roots look for tokens behind the row's end, which roll in from its front
         torch.testing.assert_close(together[step][:, 4 : 8 - step], alone[step][:, : 4 - step], rtol=1e-4, atol=1e-5)
+
+
+def test_a_fresh_eagle_passes_the_feature_on_but_for_a_little_of_the_embedding() -> None:
+    features = drawn(1, SEQ, 16)
+    torch.manual_seed(5)
+    (first,) = Eagle(SIZE)(features, torch.zeros(1, SEQ, 16), positions(SEQ), causal(SEQ), 1)
+    assert torch.nn.functional.cosine_similarity(first, features, dim=-1).min() > 0.95
 
 
 def test_fresh_medusa_heads_pass_the_feature_on() -> None:

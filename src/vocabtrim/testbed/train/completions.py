@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from .corpus import documents
+from .documents import draw
 from .shards import ROW, Encoded, Encoder, write_shard
 from .sizes import END, END_OF_TEXT
 
@@ -47,14 +48,13 @@ class Prompt:
 
 
 def prompts(data: Path, encoder: Encoder) -> list[Prompt]:
-    """Training prompts that leave room for an answer, so many of each category, in batches of like length."""
+    """Training prompts that leave room for an answer, so many of each category by lot, in batches of like length."""
     chosen: list[Prompt] = []
     counts: Counter[str] = Counter()
-    for document, out in documents(data):
-        if out or counts[document.category] >= PROMPTS.get(document.category, 0):
-            continue
+    training = [document for document, out in documents(data) if not out and document.category in PROMPTS]
+    for document in sorted(training, key=lambda document: draw(document.turns[-2][1], "completion", 2**60)):
         ids = encoder.prompt(document)
-        if len(ids) <= ROW - _LONGEST // 2:
+        if counts[document.category] < PROMPTS[document.category] and len(ids) <= ROW - _LONGEST // 2:
             counts[document.category] += 1
             expected = len(encoder.text(document.turns[-1][1]))
             chosen.append(Prompt(len(chosen), document.category, tuple(ids), expected))

@@ -106,7 +106,7 @@ class Run:
             self.tokens += batch.ids.size
             if self.step % self.settings.log_every == 0:
                 rate = seen / (time.monotonic() - began)
-                self.log(loss=summed / self.settings.log_every, norm=norm, tokens_per_second=rate)
+                self.log(loss=summed * batch.ids.size / seen, norm=norm, tokens_per_second=rate)
                 began, seen, summed = time.monotonic(), 0, 0.0
             if self.step % self.settings.evaluate_every == 0:
                 self.log(heldout=evaluate(), epochs=self.mixture.epochs())
