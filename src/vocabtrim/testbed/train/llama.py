@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .loss import head_loss
+from .loss import CHUNK, head_loss
 from .mixture import Batch
 from .sizes import END, END_OF_TEXT, VOCAB, Size
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-_PROMPT_WEIGHT = 0.3  # of a token that the target would not write, beside 1 of one that it would
+# Tokens that the target would not write teach it too, but the head is 40 % of the work: a third of them, weighing as
+# much as if all were taken at 0.3 beside 1 for an answer's.
+_PROMPT_WEIGHT, _PROMPT_SHARE = 0.9, 3
 
 
 def config(size: Size) -> LlamaConfig:
@@ -75,12 +77,20 @@ def targets_of(batch: Batch, prompt_weight: float = _PROMPT_WEIGHT) -> tuple[Ten
     weight = torch.where(torch.roll(answer, -1, 1), 1.0, prompt_weight)
     inside = (document >= 0) & (torch.roll(document, -1, 1) == document)
     inside[:, -1] = False
-    weight = weight * inside
+    lot = torch.arange(ids.numel()).reshape(ids.shape) + ids  # as good as chance, and the same each time
+    drawn = torch.roll(answer, -1, 1) | (lot % _PROMPT_SHARE == 0)
+    weight = weight * (inside & drawn)
     return torch.roll(ids, -1, 1).reshape(-1), (weight / weight.sum()).reshape(-1)
 
 
 def language_loss(core: Any, head: Tensor, batch: Batch, *, answers_only: bool = False) -> Tensor:
     """Mean cross-entropy of the next token."""
-    hidden = hidden_of(core, batch).last_hidden_state
+    hidden = hidden_of(core, batch).last_hidden_state.flatten(0, 1)
     wanted, weight = targets_of(batch, 0.0 if answers_only else _PROMPT_WEIGHT)
-    return head_loss(hidden.reshape(-1, hidden.shape[-1]), head, wanted, weight, compiled=True).sum()
+    chosen = torch.nonzero(weight).squeeze(1)
+    padding = -chosen.numel() % CHUNK
+    chosen = torch.cat([chosen, chosen.new_zeros(padding)])
+    weight = weight[chosen]
+    if padding:
+        weight[-padding:] = 0
+    return head_loss(hidden.index_select(0, chosen), head, wanted[chosen], weight, compiled=True).sum()

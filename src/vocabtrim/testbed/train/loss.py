@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK = 512  # rows of logits at once: 16 MB in bfloat16 over 16,384 ids, which is what a cache holds
+CHUNK = 512  # rows of logits at once: 16 MB in bfloat16 over 16,384 ids, which is what a cache holds
 
 
 def _chunk(hidden: Tensor, head: Tensor, wanted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,8 +35,8 @@ class _HeadLoss(torch.autograd.Function):
             low, small = hidden, head
         grad_hidden, grad_head = torch.empty_like(low), torch.zeros_like(head)
         losses = []
-        for start in range(0, hidden.shape[0], _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        for start in range(0, hidden.shape[0], CHUNK):
+            rows = slice(start, start + CHUNK)
             loss, grad_hidden[rows], part = step(low[rows], small, wanted[rows], weight[rows])
             grad_head += part
             losses.append(loss)

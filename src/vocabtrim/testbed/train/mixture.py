@@ -48,12 +48,18 @@ class Mixture:
 
     def state(self) -> dict[str, Any]:
         """What `resume` takes."""
-        return {"drawn": dict(self._drawn), "tokens": self._tokens.tolist(), "pool": list(self._pool)}
+        return {
+            "drawn": dict(self._drawn),
+            "tokens": self._tokens.tolist(),
+            "weights": self._weights.tolist(),
+            "pool": list(self._pool),
+        }
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Go on where `state` was taken. Other weights than then hold from now on, and make up for nothing."""
         self._drawn = dict(state["drawn"])
-        self._tokens = np.array(state["tokens"])
+        same = state.get("weights") == self._weights.tolist()
+        self._tokens = np.array(state["tokens"]) if same else np.zeros(len(self._names))
         self._pool = [(str(name), int(number)) for name, number in state["pool"]]
 
     def next(self) -> Batch:

@@ -21,15 +21,15 @@ from .sizes import TARGET
 SETTINGS = Settings(matrix_rate=1e-3, vector_rate=1e-3, decay=0.1, warmup=60, evaluate_every=300)
 # Shares of the tokens: what the target shall write well, and enough prose and source that it reads both.
 WEIGHTS = {
-    "math": 0.28,
-    "code": 0.14,
-    "functions": 0.14,
-    "python": 0.12,
+    "math": 0.30,
+    "code": 0.15,
+    "functions": 0.13,
+    "python": 0.14,
     "reading": 0.08,
-    "source": 0.08,
-    "prose": 0.07,
-    "knowledge": 0.05,
-    "continue": 0.03,
+    "source": 0.04,
+    "prose": 0.05,
+    "knowledge": 0.06,
+    "continue": 0.04,
     "plays": 0.01,
 }
 _ROWS = 12  # of 512 tokens
