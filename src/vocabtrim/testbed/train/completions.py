@@ -1,9 +1,9 @@
 """What the target writes on training prompts: calibration text, and what the drafters learn from.
 
-    python -m vocabtrim.testbed.train.completions RUN DATA
+    python -m vocabtrim.testbed.train.completions RUN DATA [SHARE]
 
 Reads RUN/target-exported, writes RUN/completions.jsonl (one record per prompt, appended, so that it goes on where it
-was cut off) and at the end RUN/completions.safetensors in the form of shards.py. Greedy, as the drafters are judged.
+was cut off, and a larger share adds to a smaller one) and at the end RUN/completions.safetensors in the form of shards.py. Greedy, as the drafters are judged.
 """
 
 from __future__ import annotations
@@ -39,25 +39,26 @@ _LONGEST = 256  # tokens of an answer
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt. number: its place in the order of all prompts. expected: tokens of the reference answer."""
+    """One prompt. number: its place among its category's. expected: tokens of the reference answer."""
 
-    number: int
     category: str
+    number: int
     ids: tuple[int, ...]
     expected: int
 
 
-def prompts(data: Path, encoder: Encoder) -> list[Prompt]:
+def prompts(data: Path, encoder: Encoder, share: float) -> list[Prompt]:
     """Training prompts that leave room for an answer, so many of each category by lot, in batches of like length."""
     chosen: list[Prompt] = []
     counts: Counter[str] = Counter()
     training = [document for document, out in documents(data) if not out and document.category in PROMPTS]
     for document in sorted(training, key=lambda document: draw(document.turns[-2][1], "completion", 2**60)):
         ids = encoder.prompt(document)
-        if counts[document.category] < PROMPTS[document.category] and len(ids) <= ROW - _LONGEST // 2:
+        number = counts[document.category]
+        if number < share * PROMPTS[document.category] and len(ids) <= ROW - _LONGEST // 2:
             counts[document.category] += 1
             expected = len(encoder.text(document.turns[-1][1]))
-            chosen.append(Prompt(len(chosen), document.category, tuple(ids), expected))
+            chosen.append(Prompt(document.category, number, tuple(ids), expected))
     chosen.sort(key=lambda prompt: (prompt.category, prompt.expected, prompt.number))
     return chosen
 
@@ -77,15 +78,15 @@ def _ended(ids: list[int]) -> list[int]:
     return ids[: stops[0] + 1] if stops else ids
 
 
-def collect(run: Path, data: Path) -> None:
-    """Write what is missing of the completions, then the shard."""
+def collect(run: Path, data: Path, share: float = 1.0) -> None:
+    """Write what is missing of the completions, then the shard. share: of the prompts in PROMPTS."""
     from transformers import LlamaForCausalLM
 
     torch.set_num_threads(2)
     model = LlamaForCausalLM.from_pretrained(run / "target-exported", dtype=torch.bfloat16)
     encoder, file = Encoder(run / "tokenizer"), run / "completions.jsonl"
-    done = {record["number"] for record in records(file)}
-    left = [prompt for prompt in prompts(data, encoder) if prompt.number not in done]
+    done = {(record["category"], record["number"]) for record in records(file)}
+    left = [prompt for prompt in prompts(data, encoder, share) if (prompt.category, prompt.number) not in done]
     for start in range(0, len(left), _BATCH):
         batch = left[start : start + _BATCH]
         answers = generate(model, [list(prompt.ids) for prompt in batch])
@@ -96,16 +97,16 @@ def collect(run: Path, data: Path) -> None:
 
 
 def _record(prompt: Prompt, answer: list[int]) -> dict[str, Any]:
-    return {"number": prompt.number, "category": prompt.category, "prompt": prompt.ids, "answer": answer}
+    return {"category": prompt.category, "number": prompt.number, "prompt": prompt.ids, "answer": answer}
 
 
 def records(file: Path) -> Iterator[dict[str, Any]]:
-    """What a completions file holds; a last line that was cut off is left out."""
+    """What a completions file holds; a line that was cut off is left out."""
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
             yield json.loads(line)
-        except ValueError:
-            return
+        except ValueError:  # and what was appended to it
+            continue
 
 
 def _encoded(file: Path) -> dict[str, Encoded]:
@@ -118,4 +119,4 @@ def _encoded(file: Path) -> dict[str, Encoded]:
 
 
 if __name__ == "__main__":
-    collect(Path(sys.argv[1]), Path(sys.argv[2]))
+    collect(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 1.0)
