@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from vocabtrim.testbed.train.acceptance import accepted
+from vocabtrim.testbed.train.acceptance import accepted, follows
 
 
 def table(*rights: str) -> np.ndarray:
@@ -33,3 +34,20 @@ def test_a_draft_behind_a_wrong_one_is_lost(rights: list[str], rounds: int) -> N
 
 def test_one_token_takes_no_round() -> None:
     assert accepted(table(*["xx"] * 5), first=3, stop=4) == (0, 0)
+
+
+def test_a_draft_is_right_where_its_place_scores_the_recorded_token_best() -> None:
+    """Five places, two steps; a head of identity, so that a place drafts the token whose number it is hot at."""
+    wanted = torch.tensor([3, 1, 4, 1, 5])
+    places = 20 * torch.nn.functional.one_hot(wanted, 8).float()[:, None].expand(-1, 2, -1).clone()
+    places[2, 0] = places[2, 0].roll(1)  # step 0 drafts 5 where 4 follows: the draft of root 1 is wrong at once
+    right = follows(places, wanted, torch.eye(8), None)
+    assert right["chain"][:3].tolist() == [[True, True], [False, True], [True, True]]
+    assert right["tree"][:3].tolist() == [[True, True], [False, False], [True, True]]
+
+
+def test_a_token_outside_the_kept_vocabulary_is_never_accepted() -> None:
+    wanted = torch.tensor([3, 1, 4, 1, 5])
+    places = 20 * torch.nn.functional.one_hot(wanted, 8).float()[:, None]
+    kept = torch.arange(8) != 1
+    assert follows(places, wanted, torch.eye(8), kept)["chain"][:4, 0].tolist() == [False, True, False, True]

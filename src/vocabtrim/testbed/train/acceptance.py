@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,46 +65,58 @@ def accepted(follows: npt.NDArray[np.bool_], first: int, stop: int) -> tuple[int
     return emitted, rounds
 
 
-def scores(student: Pupil, target: Any, batch: Batch, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(probability of the recorded token, whether it is the best), each (rows, seq, steps), by place (distil.aligned).
-
-    kept: bool (vocab,), ids that the head may draft, or None.
-    """
+def drafted_places(student: Pupil, target: Any, batch: Batch) -> Tensor:
+    """(rows, seq, steps, hidden): what the drafter's head reads, by place (distil.aligned)."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         places = aligned(student.drafted(batch, teacher_of(target, batch)))
     if student.steps == 1:  # a language model scores a token alike from every root
         places = places.expand(-1, -1, _CHAIN, -1)
-    wanted = torch.roll(torch.from_numpy(batch.ids), -1, 1)
-    share, best = torch.zeros(places.shape[:3]), torch.zeros(places.shape[:3], dtype=torch.bool)
-    head = student.head().detach().to(torch.bfloat16)
-    for row in range(places.shape[0]):
-        logits = (places[row].to(torch.bfloat16) @ head.T).float()
-        if kept is not None:
-            logits = logits.masked_fill(~kept, float("-inf"))
-        index = wanted[row][:, None, None].expand(-1, places.shape[2], 1)
-        share[row] = torch.softmax(logits, -1).gather(2, index).squeeze(2)
-        best[row] = logits.argmax(-1) == index.squeeze(2)
-    return share, best
+    return places
 
 
-def efficiency(student: Pupil, target: Any, records: list[dict[str, Any]], kept: Tensor | None) -> dict[str, float]:
-    """Block efficiency of a chain and of a tree, over all records: sums first, the ratio last."""
-    sums = {"chain": np.zeros(2), "tree": np.zeros(2)}
-    for number, batch in enumerate(batches(records)):
-        share, best = scores(student, target, batch, kept)
-        tree = torch.cumprod(_by_root(share), -1) >= _TREE_SHARE
-        follows = {"chain": _by_root(best)[..., :_CHAIN], "tree": tree}
-        for row, record in enumerate(records[number * _ROWS : (number + 1) * _ROWS]):
-            first = len(record["prompt"])
-            stop = min(first + len(record["answer"]), ROW)
-            for name, right in follows.items():
-                sums[name] += accepted(right[row].numpy(), first, stop)
-    return {name: float(emitted / rounds) for name, (emitted, rounds) in sums.items()}
+def follows(places: Tensor, wanted: Tensor, head: Tensor, kept: Tensor | None) -> dict[str, npt.NDArray[np.bool_]]:
+    """Shape of the draft -> bool (seq, steps) for `accepted`, of one row.
+
+    places: (seq, steps, hidden). wanted: int64 (seq,), the recorded token that follows each place. head: (vocab,
+    hidden). kept: bool (vocab,), ids that the head may draft, or None.
+    """
+    logits = (places.to(head.dtype) @ head.T).float()
+    if kept is not None:
+        logits = logits.masked_fill(~kept, float("-inf"))
+    index = wanted[:, None, None].expand(-1, places.shape[1], 1)
+    share = torch.softmax(logits, -1).gather(2, index).squeeze(2)
+    best = logits.argmax(-1) == index.squeeze(2)
+    tree = torch.cumprod(_by_root(share), -1) >= _TREE_SHARE
+    return {"chain": _by_root(best)[:, :_CHAIN].numpy(), "tree": tree.numpy()}
 
 
 def _by_root(by_place: Tensor) -> Tensor:
-    """(rows, seq, steps) by place -> by root: step k of root i stands at place i + k + 1."""
-    return torch.stack([torch.roll(by_place[..., k], -k - 1, 1) for k in range(by_place.shape[-1])], -1)
+    """(seq, steps) by place -> by root: step k of root i stands at place i + k + 1."""
+    return torch.stack([torch.roll(by_place[:, k], -k - 1, 0) for k in range(by_place.shape[1])], 1)
+
+
+def efficiency(
+    student: Pupil, target: Any, records: list[dict[str, Any]], kept: dict[str, Tensor | None]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """(category, kept vocabulary) -> block efficiency of a chain and of a tree: sums first, the ratio last."""
+    sums: dict[tuple[str, str], dict[str, npt.NDArray[np.int64]]] = defaultdict(lambda: defaultdict(_nothing))
+    head = student.head().detach().to(torch.bfloat16)
+    for number, batch in enumerate(batches(records)):
+        places = drafted_places(student, target, batch)
+        for row, record in enumerate(records[number * _ROWS : (number + 1) * _ROWS]):
+            stop = min(len(record["prompt"]) + len(record["answer"]), ROW)
+            start = len(record["prompt"]) - 1  # the first root; what is before it is not asked for
+            wanted = torch.from_numpy(np.roll(batch.ids[row], -1))[start:stop]
+            for name, ids in kept.items():
+                for shape, right in follows(places[row, start:stop], wanted, head, ids).items():
+                    measured = np.array(accepted(right, 1, stop - start))
+                    for category in ("all", record["category"]):
+                        sums[category, name][shape] += measured
+    return {key: {shape: float(e / r) for shape, (e, r) in part.items()} for key, part in sums.items()}
+
+
+def _nothing() -> npt.NDArray[np.int64]:
+    return np.zeros(2, np.int64)
 
 
 def kept_ids(counts: npt.NDArray[np.int64]) -> Tensor:
@@ -136,11 +149,8 @@ def main(run: Path, kinds: list[str]) -> None:
     for kind in kinds:
         student = pupil(kind, target.lm_head.weight, _DEPTH)
         student.module.load_state_dict(torch.load(run / kind / "checkpoint.pt", weights_only=True)["module"])
-        for category in ["all", *sorted({record["category"] for record in records})]:
-            part = [record for record in records if category in ("all", record["category"])]
-            for name, ids in kept.items():
-                measured = efficiency(student, target, part, ids)
-                print(json.dumps({"drafter": kind, "category": category, "kept": name} | measured), flush=True)
+        for (category, name), values in efficiency(student, target, records, kept).items():
+            print(json.dumps({"drafter": kind, "category": category, "kept": name} | values), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m vocabtrim.testbed.train.completions RUN DATA [SHARE]
 
 Reads RUN/target-exported, writes RUN/completions.jsonl (one record per prompt, appended, so that it goes on where it
-was cut off, and a larger share adds to a smaller one) and at the end RUN/completions.safetensors in the form of shards.py. Greedy, as the drafters are judged.
+was cut off, and a larger share adds to a smaller one) and at the end RUN/completions.safetensors in the form of
+shards.py. Greedy, as the drafters are judged.
 """
 
 from __future__ import annotations
