@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from vocabtrim.checkpoint.inspect import inspect
 from vocabtrim.testbed import tensors
+from vocabtrim.testbed.family import whole_medusa
 from vocabtrim.testbed.sizes import ModelShape
 from vocabtrim.testbed.train import llama
 from vocabtrim.testbed.train.eagle import Eagle
 from vocabtrim.testbed.train.eagle3 import Eagle3
-from vocabtrim.testbed.train.export_drafters import whole_medusa, write_eagle, write_eagle3, write_medusa_blocks
+from vocabtrim.testbed.train.export_drafters import write_eagle, write_eagle3, write_medusa_blocks
 from vocabtrim.testbed.train.export_target import export
 from vocabtrim.testbed.train.medusa import Medusa
 from vocabtrim.testbed.train.sizes import END, END_OF_TEXT, TARGET, VOCAB

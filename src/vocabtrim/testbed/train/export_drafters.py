@@ -3,7 +3,7 @@
     python -m vocabtrim.testbed.train.export_drafters RUN OUT
 
 Writes OUT/eagle, OUT/eagle3, OUT/independent and OUT/medusa, those of them that RUN holds. Medusa's output matrices
-are the target's head: OUT/medusa holds the residual blocks alone, `whole_medusa` puts the published file together.
+are the target's head: OUT/medusa holds the residual blocks alone, family.py puts the published file together.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...provenance import atomic_directory
+from ..family import MEDUSA_BLOCKS
 from . import llama
 from .export_target import export
 from .sizes import END, END_OF_TEXT, INDEPENDENT, MEDUSA_HEADS, ONE_LAYER, VOCAB
@@ -35,16 +36,7 @@ def write_eagle3(weights: dict[str, Tensor], out: Path) -> None:
 def write_medusa_blocks(weights: dict[str, Tensor], out: Path) -> None:
     """Medusa's residual blocks: `{head}.0.linear.weight` and `.bias`."""
     blocks = {name.removeprefix("heads."): weight for name, weight in weights.items()}
-    _write(out, blocks, {"medusa_num_heads": MEDUSA_HEADS, "medusa_num_layers": 1}, "medusa_blocks")
-
-
-def whole_medusa(blocks: dict[str, Tensor], target_head: Tensor) -> dict[str, Tensor]:
-    """The published `medusa_lm_head`: the blocks, and the target's head once for each.
-
-    blocks: `write_medusa_blocks`'s tensors. target_head: (vocab, hidden).
-    """
-    heads = {int(name.split(".")[0]) for name in blocks}
-    return blocks | {f"{head}.1.weight": target_head.clone() for head in sorted(heads)}
+    _write(out, blocks, {"medusa_num_heads": MEDUSA_HEADS, "medusa_num_layers": 1}, Path(MEDUSA_BLOCKS).stem)
 
 
 def _config() -> dict[str, Any]:
