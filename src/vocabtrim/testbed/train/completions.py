@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from .corpus import documents
-from .documents import draw
+from .documents import Turn, draw
 from .shards import ROW, Encoded, Encoder, write_shard
 from .sizes import END, END_OF_TEXT
 
@@ -44,6 +44,7 @@ class Prompt:
 
     category: str
     number: int
+    turns: tuple[Turn, ...]
     ids: tuple[int, ...]
     expected: int
 
@@ -59,7 +60,7 @@ def prompts(data: Path, encoder: Encoder, share: float) -> list[Prompt]:
         if number < share * PROMPTS[document.category] and len(ids) <= ROW - _LONGEST // 2:
             counts[document.category] += 1
             expected = len(encoder.text(document.turns[-1][1]))
-            chosen.append(Prompt(document.category, number, tuple(ids), expected))
+            chosen.append(Prompt(document.category, number, document.turns[:-1], tuple(ids), expected))
     chosen.sort(key=lambda prompt: (prompt.category, prompt.expected, prompt.number))
     return chosen
 
@@ -98,7 +99,13 @@ def collect(run: Path, data: Path, share: float = 1.0) -> None:
 
 
 def _record(prompt: Prompt, answer: list[int]) -> dict[str, Any]:
-    return {"category": prompt.category, "number": prompt.number, "prompt": prompt.ids, "answer": answer}
+    return {
+        "category": prompt.category,
+        "number": prompt.number,
+        "turns": prompt.turns,
+        "prompt": prompt.ids,
+        "answer": answer,
+    }
 
 
 def records(file: Path) -> Iterator[dict[str, Any]]:

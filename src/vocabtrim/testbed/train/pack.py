@@ -21,8 +21,8 @@ from .completions import records
 from .export_drafters import main as export_drafters
 from .shards import Encoder
 
-_CALIBRATION = 1500  # answers carried, about half a megabyte
-_PROMPTS = 40  # held-out prompts per category
+_CALIBRATION = 1000  # answers carried
+_PROMPTS = 30  # held-out prompts per category
 _HEAVIEST = 40e6
 
 
@@ -54,8 +54,9 @@ def _answers(run: Path, encoder: Encoder) -> Iterable[dict[str, Any]]:
     taken = {category: int(share * count) for category, count in Counter(r["category"] for r in every).items()}
     for record in sorted(every, key=lambda record: (record["category"], record["number"])):
         if record["number"] < taken[record["category"]]:
-            prompt, answer = (encoder.tokenizer.decode(record[part]) for part in ("prompt", "answer"))
-            yield {"category": record["category"], "prompt": prompt, "completion": answer}
+            turns = [*record["turns"], ("assistant", encoder.tokenizer.decode(record["answer"]))]
+            messages = [{"role": role, "content": text} for role, text in turns]
+            yield {"category": record["category"], "messages": messages}
 
 
 def _prompts(run: Path) -> Iterable[dict[str, Any]]:
