@@ -1,0 +1,130 @@
+"""What the target writes on training prompts: calibration text, and what the drafters learn from.
+
+    python -m vocabtrim.testbed.train.completions RUN DATA [SHARE]
+
+Reads RUN/target-exported, writes RUN/completions.jsonl (one record per prompt, appended, so that it goes on where it
+was cut off, and a larger share adds to a smaller one) and at the end RUN/completions.safetensors in the form of
+shards.py. Greedy, as the drafters are judged.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .corpus import documents
+from .documents import Turn, draw
+from .shards import ROW, Encoded, Encoder, write_shard
+from .sizes import END, END_OF_TEXT
+
+# Prompts per category; the mixture weighs them as it weighs the target's own documents.
+PROMPTS = {
+    "math": 4000,
+    "code": 2500,
+    "functions": 2000,
+    "python": 3000,
+    "reading": 1000,
+    "knowledge": 1200,
+    "continue": 600,
+}
+_BATCH = 96
+_LONGEST = 256  # tokens of an answer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt. number: its place among its category's. expected: tokens of the reference answer."""
+
+    category: str
+    number: int
+    turns: tuple[Turn, ...]
+    ids: tuple[int, ...]
+    expected: int
+
+
+def prompts(data: Path, encoder: Encoder, share: float) -> list[Prompt]:
+    """Training prompts that leave room for an answer, so many of each category by lot, in batches of like length."""
+    chosen: list[Prompt] = []
+    counts: Counter[str] = Counter()
+    training = [document for document, out in documents(data) if not out and document.category in PROMPTS]
+    for document in sorted(training, key=lambda document: draw(document.turns[-2][1], "completion", 2**60)):
+        ids = encoder.prompt(document)
+        number = counts[document.category]
+        if number < share * PROMPTS[document.category] and len(ids) <= ROW - _LONGEST // 2:
+            counts[document.category] += 1
+            expected = len(encoder.text(document.turns[-1][1]))
+            chosen.append(Prompt(document.category, number, document.turns[:-1], tuple(ids), expected))
+    chosen.sort(key=lambda prompt: (prompt.category, prompt.expected, prompt.number))
+    return chosen
+
+
+def generate(model: Any, batch: list[list[int]], longest: int = _LONGEST) -> list[list[int]]:
+    """Greedy answers of a causal LM with their stop token, where they end within `longest` tokens."""
+    width = max(map(len, batch))
+    ids = torch.tensor([[END_OF_TEXT] * (width - len(prompt)) + prompt for prompt in batch])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
+    with torch.inference_mode():
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=longest, do_sample=False)
+    return [_ended(row[width:].tolist()) for row in out]
+
+
+def _ended(ids: list[int]) -> list[int]:
+    stops = [place for place, token in enumerate(ids) if token in (END, END_OF_TEXT)]
+    return ids[: stops[0] + 1] if stops else ids
+
+
+def collect(run: Path, data: Path, share: float = 1.0) -> None:
+    """Write what is missing of the completions, then the shard. share: of the prompts in PROMPTS."""
+    from transformers import LlamaForCausalLM
+
+    torch.set_num_threads(2)
+    model = LlamaForCausalLM.from_pretrained(run / "target-exported", dtype=torch.bfloat16)
+    encoder, file = Encoder(run / "tokenizer"), run / "completions.jsonl"
+    done = {(record["category"], record["number"]) for record in records(file)}
+    left = [prompt for prompt in prompts(data, encoder, share) if (prompt.category, prompt.number) not in done]
+    for start in range(0, len(left), _BATCH):
+        batch = left[start : start + _BATCH]
+        answers = generate(model, [list(prompt.ids) for prompt in batch])
+        with file.open("a") as out:
+            for prompt, answer in zip(batch, answers, strict=True):
+                out.write(json.dumps(_record(prompt, answer)) + "\n")
+    write_shard(_encoded(file), run / "completions.safetensors")
+
+
+def _record(prompt: Prompt, answer: list[int]) -> dict[str, Any]:
+    return {
+        "category": prompt.category,
+        "number": prompt.number,
+        "turns": prompt.turns,
+        "prompt": prompt.ids,
+        "answer": answer,
+    }
+
+
+def records(file: Path) -> Iterator[dict[str, Any]]:
+    """What a completions file holds; a line that was cut off is left out."""
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:  # and what was appended to it
+            continue
+
+
+def _encoded(file: Path) -> dict[str, Encoded]:
+    parts: dict[str, Encoded] = defaultdict(list)
+    for record in records(file):
+        prompt, answer = record["prompt"], record["answer"]
+        ids = [*prompt, *answer][:ROW]
+        parts[record["category"]].append((ids, ([False] * len(prompt) + [True] * len(answer))[:ROW]))
+    return parts
+
+
+if __name__ == "__main__":
+    collect(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 1.0)
