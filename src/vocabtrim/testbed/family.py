@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 FAMILY = Path(__file__).parent / "data" / "family"
 MEMBERS = ("target", "eagle", "eagle3", "independent", "medusa")
+CALIBRATION = {
+    "target-generated": "calibration/target-generated.jsonl.gz",
+    "drafter-generated": "calibration/drafter-generated.jsonl.gz",
+    "raw": "calibration/raw.jsonl.gz",
+}
+PROMPTS = "prompts/heldout.jsonl"
 MANIFEST = "manifest.json"
 MEDUSA_BLOCKS, _MEDUSA = "medusa_blocks.safetensors", "medusa_lm_head.safetensors"
 _REINSTALL = "install vocabtrim again, or train the family with vocabtrim.testbed.train"
@@ -45,11 +52,39 @@ def member(name: str, *, family: Path = FAMILY, cache: Path | None = None) -> Pa
     return place
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """A prompt that nothing was trained on. messages: all before the answer. reference: what its source answers."""
+
+    category: str
+    source: str
+    messages: tuple[dict[str, str], ...]
+    reference: str
+
+
+def calibration(origin: str, *, family: Path = FAMILY) -> Path:
+    """The carried calibration text of one origin (`CALIBRATION`), proven whole. Raises as `member`."""
+    if origin not in CALIBRATION:
+        expected = ", ".join(CALIBRATION)
+        raise InputError("no such calibration text", expected=expected, found=origin, remedy="name one of them")
+    verified(family, CALIBRATION[origin])
+    return family / CALIBRATION[origin]
+
+
+def held_out_prompts(*, family: Path = FAMILY) -> list[HeldOut]:
+    """The carried prompts, category by category. Raises CheckpointError for a missing or damaged file."""
+    verified(family, PROMPTS)
+    lines = (family / PROMPTS).read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    return [HeldOut(**record | {"messages": tuple(record["messages"])}) for record in records]
+
+
 def verified(family: Path, folder: str) -> dict[str, str]:
-    """SHA-256 by path of the files that the manifest names below `folder`. Raises CheckpointError where one differs."""
-    listed = {path: told for path, told in _manifest(family).items() if path.startswith(f"{folder}/")}
+    """SHA-256 by path of a file, or of all below a folder. Raises CheckpointError where one is not the manifest's."""
+    named = _manifest(family).items()
+    listed = {path: told for path, told in named if path == folder or path.startswith(f"{folder}/")}
     if not listed:
-        raise CheckpointError(f"{family / MANIFEST} names no file of {folder}", remedy=_REINSTALL)
+        raise CheckpointError(f"{family / MANIFEST} does not name {folder}", remedy=_REINSTALL)
     for path, told in listed.items():
         file = family / path
         if not file.is_file():

@@ -130,7 +130,7 @@ def kept_ids(counts: npt.NDArray[np.int64]) -> Tensor:
 def vocabularies(run: Path) -> dict[str, Tensor | None]:
     """What the head may draft: all, the most frequent eighth of the target's answers, that of raw text."""
     own, raw = np.zeros(VOCAB, np.int64), np.zeros(VOCAB, np.int64)
-    for shard in read(run / "completions.safetensors").values():
+    for shard in read(run / "completions-target.safetensors").values():
         own += np.bincount(shard.ids[shard.answer], minlength=VOCAB)
     for name, shard in read(run / "train.safetensors").items():
         if name in ("prose", "plays", "source"):

@@ -1,9 +1,10 @@
 """What the target writes on training prompts: calibration text, and what the drafters learn from.
 
-    python -m vocabtrim.testbed.train.completions RUN DATA [SHARE]
+    python -m vocabtrim.testbed.train.completions RUN DATA [SHARE [WRITER]]
 
-Reads RUN/target-exported, writes RUN/completions.jsonl (one record per prompt, appended, so that it goes on where it
-was cut off, and a larger share adds to a smaller one) and at the end RUN/completions.safetensors in the form of
+WRITER is the target, or independent: what a drafter alone writes on the same prompts is calibration text too. Reads
+the writer's exported folder, writes RUN/completions-WRITER.jsonl (one record per prompt, appended, so that it goes on
+where it was cut off, and a larger share adds to a smaller one) and at the end the same as .safetensors in the form of
 shards.py. Greedy, as the drafters are judged.
 """
 
@@ -34,6 +35,7 @@ PROMPTS = {
     "knowledge": 1200,
     "continue": 600,
 }
+FOLDERS = {"target": "target-exported", "independent": "drafters/independent"}
 _BATCH = 96
 _LONGEST = 256  # tokens of an answer
 
@@ -43,6 +45,7 @@ class Prompt:
     """One prompt. number: its place among its category's. expected: tokens of the reference answer."""
 
     category: str
+    source: str
     number: int
     turns: tuple[Turn, ...]
     ids: tuple[int, ...]
@@ -60,7 +63,8 @@ def prompts(data: Path, encoder: Encoder, share: float) -> list[Prompt]:
         if number < share * PROMPTS[document.category] and len(ids) <= ROW - _LONGEST // 2:
             counts[document.category] += 1
             expected = len(encoder.text(document.turns[-1][1]))
-            chosen.append(Prompt(document.category, number, document.turns[:-1], tuple(ids), expected))
+            turns = document.turns[:-1]
+            chosen.append(Prompt(document.category, document.source, number, turns, tuple(ids), expected))
     chosen.sort(key=lambda prompt: (prompt.category, prompt.expected, prompt.number))
     return chosen
 
@@ -70,8 +74,10 @@ def generate(model: Any, batch: list[list[int]], longest: int = _LONGEST) -> lis
     width = max(map(len, batch))
     ids = torch.tensor([[END_OF_TEXT] * (width - len(prompt)) + prompt for prompt in batch])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
+    # A static cache: a growing one is copied at every step, which is half of the time.
+    options = {"max_new_tokens": longest, "do_sample": False, "cache_implementation": "static"}
     with torch.inference_mode():
-        out = model.generate(ids, attention_mask=mask, max_new_tokens=longest, do_sample=False)
+        out = model.generate(ids, attention_mask=mask, **options)
     return [_ended(row[width:].tolist()) for row in out]
 
 
@@ -80,13 +86,18 @@ def _ended(ids: list[int]) -> list[int]:
     return ids[: stops[0] + 1] if stops else ids
 
 
-def collect(run: Path, data: Path, share: float = 1.0) -> None:
+def completions_file(run: Path, writer: str) -> Path:
+    """Where the completions of one writer stand."""
+    return run / f"completions-{writer}.jsonl"
+
+
+def collect(run: Path, data: Path, share: float = 1.0, writer: str = "target") -> None:
     """Write what is missing of the completions, then the shard. share: of the prompts in PROMPTS."""
     from transformers import LlamaForCausalLM
 
     torch.set_num_threads(2)
-    model = LlamaForCausalLM.from_pretrained(run / "target-exported", dtype=torch.bfloat16)
-    encoder, file = Encoder(run / "tokenizer"), run / "completions.jsonl"
+    model = LlamaForCausalLM.from_pretrained(run / FOLDERS[writer], dtype=torch.bfloat16)
+    encoder, file = Encoder(run / "tokenizer"), completions_file(run, writer)
     done = {(record["category"], record["number"]) for record in records(file)}
     left = [prompt for prompt in prompts(data, encoder, share) if (prompt.category, prompt.number) not in done]
     for start in range(0, len(left), _BATCH):
@@ -95,12 +106,13 @@ def collect(run: Path, data: Path, share: float = 1.0) -> None:
         with file.open("a") as out:
             for prompt, answer in zip(batch, answers, strict=True):
                 out.write(json.dumps(_record(prompt, answer)) + "\n")
-    write_shard(_encoded(file), run / "completions.safetensors")
+    write_shard(_encoded(file), file.with_suffix(".safetensors"))
 
 
 def _record(prompt: Prompt, answer: list[int]) -> dict[str, Any]:
     return {
         "category": prompt.category,
+        "source": prompt.source,
         "number": prompt.number,
         "turns": prompt.turns,
         "prompt": prompt.ids,
@@ -127,4 +139,5 @@ def _encoded(file: Path) -> dict[str, Encoded]:
 
 
 if __name__ == "__main__":
-    collect(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 1.0)
+    told = sys.argv[3:]
+    collect(Path(sys.argv[1]), Path(sys.argv[2]), float(told[0]) if told else 1.0, *told[1:])

@@ -24,11 +24,13 @@ class Document:
     """One conversation, or one plain text as a single turn of the assistant.
 
     key: what the split hashes; documents that share a key, made of one function or one article say, share a side.
+    source: the collection that its words are from, for provenance.
     """
 
     category: str
     key: str
     turns: tuple[Turn, ...]
+    source: str = ""
 
     @property
     def plain(self) -> bool:

@@ -2,7 +2,7 @@
 
     python -m vocabtrim.testbed.train.drafter RUN eagle|eagle3|medusa|independent
 
-Reads RUN/target-exported and RUN/completions.safetensors (completions.py) beside RUN/train.safetensors; works in
+Reads RUN/target-exported and RUN/completions-target.safetensors (completions.py) beside RUN/train.safetensors; works in
 RUN/<drafter> (loop.py says how to end it).
 """
 
@@ -136,7 +136,7 @@ def loss_of(student: Pupil, target: LlamaForCausalLM, batch: Batch) -> Tensor:
 
 def training_shards(run: Path) -> tuple[dict[str, Shard], dict[str, float]]:
     """The target's completions and the documents, with shares of the tokens."""
-    own = {f"own {name}": shard for name, shard in read(run / "completions.safetensors").items()}
+    own = {f"own {name}": shard for name, shard in read(run / "completions-target.safetensors").items()}
     documents = read(run / "train.safetensors")
     weights = {name: _OWN * WEIGHTS[name.removeprefix("own ")] for name in own}
     return own | documents, weights | {name: (1 - _OWN) * share for name, share in WEIGHTS.items()}

@@ -41,7 +41,7 @@ def write_medusa_blocks(weights: dict[str, Tensor], out: Path) -> None:
 
 def _config() -> dict[str, Any]:
     """What EAGLE configs share: a Llama of one layer at the target's size, never tied, one stop id."""
-    config = llama.config(ONE_LAYER).to_dict()
+    config: dict[str, Any] = llama.config(ONE_LAYER).to_dict()
     return config | {
         "architectures": ["LlamaForCausalLM"],
         "tie_word_embeddings": False,

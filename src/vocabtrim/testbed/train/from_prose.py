@@ -53,19 +53,22 @@ def pages(file: Path) -> list[str]:
     return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def prose(files: list[Path], web: Path) -> Iterator[Document]:
-    """All of it as plain text and as conversations: "knowledge", "reading", "continue"."""
-    for file in files:
-        for article, section, paragraph in encyclopedia(file):
-            yield plain("prose", article, f"{article}: {section}\n{paragraph}" if section else paragraph)
-            if "<unk>" in article + section:
-                continue
-            subject = f"{article} ({section})" if section else article
-            template = _ABOUT[draw(subject, "wording", len(_ABOUT))]
-            parts = sentences(paragraph)
-            yield chat("knowledge", article, template.format(subject), _whole_sentences(parts, 600))
-            yield from _tasks(article, parts)
-    for page in pages(web):
+def articles(file: Path) -> Iterator[Document]:
+    """A WikiText file as plain text ("prose") and as conversations ("knowledge", "reading", "continue")."""
+    for article, section, paragraph in encyclopedia(file):
+        yield plain("prose", article, f"{article}: {section}\n{paragraph}" if section else paragraph)
+        if "<unk>" in article + section:
+            continue
+        subject = f"{article} ({section})" if section else article
+        template = _ABOUT[draw(subject, "wording", len(_ABOUT))]
+        parts = sentences(paragraph)
+        yield chat("knowledge", article, template.format(subject), _whole_sentences(parts, 600))
+        yield from _tasks(article, parts)
+
+
+def web(file: Path) -> Iterator[Document]:
+    """Web pages as plain text ("prose") and as conversations ("reading", "continue")."""
+    for page in pages(file):
         key = page[:80]
         yield from (plain("prose", key, block) for block in _blocks(page))
         yield from _tasks(key, sentences(page.replace("\n", " ")))

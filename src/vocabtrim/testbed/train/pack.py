@@ -1,84 +1,144 @@
-"""The finished family as the package carries it: models, calibration text, held-out prompts, hashes.
+"""The finished family as the package carries it: models, calibration text, held-out prompts, logs, hashes.
 
-    python -m vocabtrim.testbed.train.pack RUN OUT
+    python -m vocabtrim.testbed.train.pack RUN DATA OUT
 
-Reads what the other scripts left in RUN. OUT must not exist; copy it to testbed/data/family when it is good.
+Reads what the other scripts left in RUN, and raw text from DATA. OUT must not exist; copy it to testbed/data/family
+when it is good. Web pages may be learned from but are not carried: who may pass them on is not clear.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import platform
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ...provenance import atomic_directory, birth_certificate, sha256_file
-from ..family import MANIFEST
-from .completions import records
+from ..family import CALIBRATION, MANIFEST, PROMPTS
+from .completions import completions_file, records
+from .corpus import C4, documents
+from .documents import PLAIN_CATEGORIES, draw
 from .export_drafters import main as export_drafters
 from .shards import Encoder
+from .target import WEIGHTS
 
-_CALIBRATION = 1000  # answers carried
+_ANSWERS = 1600  # carried of each writer
+_RAW_SHARE = 0.07  # of the raw texts: about as many tokens as the answers have
 _PROMPTS = 30  # held-out prompts per category
 _HEAVIEST = 40e6
 
 
-def pack(run: Path, out: Path) -> None:
+def pack(run: Path, data: Path, out: Path) -> None:
     """Write OUT whole or not at all."""
     encoder = Encoder(run / "tokenizer")
     with atomic_directory(out) as folder:
         shutil.copytree(run / "target-exported", folder / "target")
         export_drafters(run, folder)
-        _write_lines(folder / "calibration" / "target-generated.jsonl", _answers(run, encoder))
-        _write_lines(folder / "prompts" / "heldout.jsonl", _prompts(run))
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        for path in files:
-            path.chmod(0o644)
-        listed = {
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for path in files
-        }
-        if (total := sum(path.stat().st_size for path in files)) > _HEAVIEST:
-            raise SystemExit(f"the family takes {total:,} bytes, at most {_HEAVIEST:,.0f} are to be carried")
-        made = birth_certificate({"runs": _runs(run)}, {})
-        (folder / MANIFEST).write_text(json.dumps({"files": listed, "made": made}, indent=1) + "\n")
+        target, independent = (completions_file(run, writer) for writer in ("target", "independent"))
+        _write_lines(folder / CALIBRATION["target-generated"], _answers(target, encoder))
+        _write_lines(folder / CALIBRATION["drafter-generated"], _answers(independent, encoder))
+        _write_lines(folder / CALIBRATION["raw"], _raw(data))
+        _write_lines(folder / PROMPTS, _prompts(run))
+        for log in sorted(run.glob("*/log.jsonl")):
+            _copy(log, folder / "logs" / f"{log.parent.name}.jsonl")
+        (folder / "PROVENANCE.md").write_text(_provenance(), encoding="utf-8")
+        _write_manifest(folder)
 
 
-def _answers(run: Path, encoder: Encoder) -> Iterable[dict[str, Any]]:
-    """Conversations that the target wrote on training prompts, as many of each category as its share."""
-    every = list(records(run / "completions.jsonl"))
-    share = min(1.0, _CALIBRATION / len(every))
-    taken = {category: int(share * count) for category, count in Counter(r["category"] for r in every).items()}
-    for record in sorted(every, key=lambda record: (record["category"], record["number"])):
-        if record["number"] < taken[record["category"]]:
-            turns = [*record["turns"], ("assistant", encoder.tokenizer.decode(record["answer"]))]
-            messages = [{"role": role, "content": text} for role, text in turns]
-            yield {"category": record["category"], "messages": messages}
+def _write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        path.chmod(0o644)
+    if (total := sum(path.stat().st_size for path in files)) > _HEAVIEST:
+        raise SystemExit(f"the family takes {total:,} bytes, at most {_HEAVIEST:,.0f} are to be carried")
+    listed = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in files
+    }
+    made = birth_certificate({}, {})
+    (folder / MANIFEST).write_text(json.dumps({"files": listed, "made": made}, indent=1) + "\n")
 
 
-def _prompts(run: Path) -> Iterable[dict[str, Any]]:
-    """The first held-out prompts of every category, with reference answers."""
+def _answers(file: Path, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """Conversations that a writer finished: the same training prompts whoever wrote, each category by its weight."""
+    parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records(file):
+        parts[record["category"]].append(record)
+    for category, part in sorted(parts.items()):
+        wanted = int(_ANSWERS * WEIGHTS[category] / sum(WEIGHTS[name] for name in parts))
+        free = sorted((record for record in part if record["source"] != C4), key=lambda record: record["number"])
+        for record in free[:wanted]:
+            answer = encoder.tokenizer.decode(record["answer"])
+            yield _conversation(record) | {"messages": _messages([*record["turns"], ("assistant", answer)])}
+
+
+def _raw(data: Path) -> Iterator[dict[str, Any]]:
+    """Plain training texts, by lot."""
+    for document, out in documents(data):
+        if document.category in PLAIN_CATEGORIES and not out and document.source != C4:
+            text = document.turns[0][1]
+            if draw(text, "raw", 1000) < 1000 * _RAW_SHARE:
+                yield {"category": document.category, "source": document.source, "text": text}
+
+
+def _prompts(run: Path) -> Iterator[dict[str, Any]]:
+    """Held-out prompts of every category with their reference answers; of math those of GSM8K's test file first."""
     seen: Counter[str] = Counter()
-    for line in (run / "heldout_prompts.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        seen[record["category"]] += 1
-        if seen[record["category"]] <= _PROMPTS:
-            yield record
+    lines = (run / "heldout_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    for record in map(json.loads, reversed(lines)):
+        if record["source"] != C4 and seen[record["category"]] < _PROMPTS:
+            seen[record["category"]] += 1
+            messages = _messages(record["turns"])
+            yield _conversation(record) | {"messages": messages[:-1], "reference": messages[-1]["content"]}
 
 
-def _runs(run: Path) -> dict[str, Any]:
-    """What each training run came to: its log's last line."""
-    logs = sorted(run.glob("*/log.jsonl"))
-    return {log.parent.name: json.loads(log.read_text().splitlines()[-1]) for log in logs}
+def _conversation(record: dict[str, Any]) -> dict[str, Any]:
+    return {"category": record["category"], "source": record["source"]}
+
+
+def _messages(turns: Iterable[Iterable[str]]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def _write_lines(file: Path, lines: Iterable[dict[str, Any]]) -> None:
-    file.parent.mkdir()
-    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    file.parent.mkdir(exist_ok=True)
+    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+    file.write_bytes(
+        gzip.compress(content, mtime=0) if file.suffix == ".gz" else content
+    )  # no time: the same each time
+
+
+def _copy(source: Path, to: Path) -> None:
+    to.parent.mkdir(exist_ok=True)
+    shutil.copyfile(source, to)
+
+
+def _provenance() -> str:
+    return f"""# Where the family comes from
+
+Made by the scripts of `vocabtrim.testbed.train` (docs/testbed.md says how), with Python {platform.python_version()}'s
+own library and language reference among the texts. The models, and what they wrote, are under vocabtrim's licence.
+Every line of `calibration/` and `prompts/` names the source of its prompt or text:
+
+| source | what is carried of it | licence |
+|---|---|---|
+| GSM8K (openai/grade-school-math) | prompts, reference answers | MIT |
+| MBPP (google-research) | prompts, reference answers | CC BY 4.0 |
+| Glaive function calling (demo set of hiyouga/LLaMA-Factory) | prompts, reference answers | Apache-2.0 |
+| tangqiaoyu/ToolAlpaca, and requests made up from its list of APIs | prompts, reference answers | Apache-2.0 |
+| Python's library and language reference | prompts, reference answers, raw text | PSF |
+| WikiText-2 (Wikipedia's authors, Merity et al.) | prompts, reference answers, raw text | CC BY-SA 3.0 |
+| Shakespeare's plays | raw text | public domain |
+
+The texts are cut into prompts, and calculator marks, docstrings and spacing changed, as the scripts say. Pages of C4
+(ODC-BY) were learned from, and none is carried. No output of another model is among the texts.
+"""
 
 
 if __name__ == "__main__":
-    pack(Path(sys.argv[1]), Path(sys.argv[2]))
+    pack(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,10 +97,15 @@ def write(data: Path, run: Path) -> None:
             if len(ids) > 1:
                 parts[out, document.category].append((ids, answer))
                 if out and not document.plain:
-                    prompts.write(json.dumps({"category": document.category, "turns": document.turns}) + "\n")
+                    prompts.write(json.dumps(as_record(document)) + "\n")
     for out, name in ((False, "train.safetensors"), (True, "heldout.safetensors")):
         print(name)
         write_shard({category: part for (side, category), part in parts.items() if side == out}, run / name)
+
+
+def as_record(document: Document) -> dict[str, Any]:
+    """A conversation for a file of them."""
+    return {"category": document.category, "source": document.source, "turns": document.turns}
 
 
 def write_shard(parts: dict[str, Encoded], file: Path) -> None:
