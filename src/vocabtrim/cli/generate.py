@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..decoding.text import Piece
     from ..measure.metrics import Summary
 
-_ACCEPTED = "green"
+ACCEPTED = "green"
 _INTERRUPTED = "interrupted"
 
 
@@ -71,7 +71,7 @@ def generate(
     from ..decoding.generate import generate as generate_text
     from ..decoding.sampling import Sampling
 
-    _quiet()
+    quiet()
     generation = generate_text(
         _standard_input() if prompt == "-" else prompt,
         target=target,
@@ -118,7 +118,7 @@ def piece_printer(*, drafting: bool) -> Callable[[Iterable[Piece]], None]:
     if not console.is_terminal:
         return _write
     if drafting and console.color_system is not None and not console.no_color:
-        console.print(f"[{_ACCEPTED}]drafted and accepted[/], the target's own\n")
+        console.print(f"[{ACCEPTED}]drafted and accepted[/], the target's own\n")
     return lambda pieces: _colour(console, pieces)
 
 
@@ -133,13 +133,13 @@ def _colour(console: Console, pieces: Iterable[Piece]) -> None:
     from rich.segment import Segment, Segments
     from rich.style import Style
 
-    accepted, own = Style.parse(_ACCEPTED), Style.null()
+    accepted, own = Style.parse(ACCEPTED), Style.null()
     for piece in pieces:
-        segment = Segment(_harmless(piece.text), accepted if piece.accepted else own)
+        segment = Segment(harmless(piece.text), accepted if piece.accepted else own)
         console.print(Segments([segment]), end="", crop=False, soft_wrap=True)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """Without what would command a terminal or turn its writing round: a model may write anything."""
     return "".join("�" if _commands(character) else character for character in text)
 
@@ -217,7 +217,7 @@ def _standard_input() -> str:
         raise InputError("standard input is no text", expected="UTF-8", found=error, remedy="convert it") from error
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """No bars and warnings of libraries between the lines; what goes wrong is said by our own errors."""
     import warnings
 

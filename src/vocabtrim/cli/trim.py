@@ -114,7 +114,7 @@ def _tell(job: Job, json: bool) -> None:
     if json:
         print_json(_as_object(job))
     else:
-        _print(job)
+        print_job(job)
     if job.result is not None and job.report is not None and not job.report.ok:
         problem = job.report.problems[0]
         raise UnsafeError(f"{job.result.out} was written but fails its check: {problem.message}", remedy=problem.remedy)
@@ -145,7 +145,8 @@ def _as_object(job: Job) -> dict[str, object]:
     }
 
 
-def _print(job: Job) -> None:
+def print_job(job: Job) -> None:
+    """What was counted and chosen, what is cut, and what came out; for trim and demo alike."""
     for counts in job.counts:
         print_counts(counts)
     if job.choice is not None:

@@ -6,9 +6,10 @@ calibration text, so that ids mean here what they meant there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
@@ -34,6 +35,20 @@ class TargetText:
         added = self.tokenizer.get_added_tokens_decoder()
         self._special = frozenset(token for token, about in added.items() if about.special)
 
+    def conversation(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Ids of a conversation in the chat template, up to where the answer begins.
+
+        messages: role and content of every turn. Raises InputError where the tokenizer has no template.
+        """
+        if not self.template.exists:
+            raise InputError(
+                "the tokenizer has no chat template",
+                expected="chat_template in tokenizer_config.json",
+                remedy="pass a prompt of plain text",
+            )
+        written = self.template.prompt(messages)
+        return list(self.tokenizer.encode(written, add_special_tokens=False).ids)
+
     def prompt(self, text: str, *, chat: bool = True) -> list[int]:
         """Ids that the target reads: the text as a user's turn in its chat template, up to where the answer begins.
 
@@ -49,8 +64,7 @@ class TargetText:
                 "the prompt is no Unicode", expected="UTF-8", found=error, remedy="convert it to UTF-8"
             ) from error
         if chat and self.template.exists:
-            written = self.template.prompt([{"role": "user", "content": text}])
-            return list(self.tokenizer.encode(written, add_special_tokens=False).ids)
+            return self.conversation([{"role": "user", "content": text}])
         return list(self.tokenizer.encode(text).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
