@@ -87,12 +87,14 @@ def _raw(data: Path) -> Iterator[dict[str, Any]]:
 
 
 def _prompts(run: Path) -> Iterator[dict[str, Any]]:
-    """Held-out prompts of every category with their reference answers; of math those of GSM8K's test file first."""
-    seen: Counter[str] = Counter()
+    """Held-out prompts of every category with their reference answers, by lot, none twice."""
     lines = (run / "heldout_prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    for record in map(json.loads, reversed(lines)):
-        if record["source"] != C4 and seen[record["category"]] < _PROMPTS:
-            seen[record["category"]] += 1
+    unlike = {record["turns"][-2][1]: record for record in map(json.loads, lines) if record["source"] != C4}
+    seen: Counter[str] = Counter()
+    for question in sorted(unlike, key=lambda question: draw(question, "carried", 2**60)):
+        record = unlike[question]
+        seen[record["category"]] += 1
+        if seen[record["category"]] <= _PROMPTS:
             messages = _messages(record["turns"])
             yield _conversation(record) | {"messages": messages[:-1], "reference": messages[-1]["content"]}
 
