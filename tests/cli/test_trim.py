@@ -1,4 +1,4 @@
-"""`vocabtrim trim` and `demo` from the command line, on the built-in models: text in, a checked drafter out."""
+"""`vocabtrim trim` from the command line, on the built-in models: text in, a checked drafter out."""
 
 from __future__ import annotations
 
@@ -85,17 +85,6 @@ def test_ids_that_the_first_source_never_saw_come_from_the_second(models: Path, 
     origins = told["choice"]["origins"]
     assert list(origins) == ["always-keep", "chat.jsonl", "text.txt", "merge order"]
     assert origins["text.txt"] > 0 and origins["merge order"] > 0 and sum(origins.values()) == 6000
-
-
-def test_demo_trims_every_kind_and_keeps_nothing_unless_told(tmp_path: Path, vocabtrim: Any) -> None:
-    run = vocabtrim("demo", "--out", tmp_path / "demo", "--json")
-    assert run.code == 0, run.err
-    trims = run.json["trims"]
-    assert [trim["kind"] for trim in trims] == ["independent", "EAGLE-1/2", "EAGLE-3", "Medusa", "MTP"]
-    assert all(trim["ok"] and trim["head_bytes_after"] < trim["head_bytes_before"] / 2 for trim in trims)
-    token_map = torch.load(tmp_path / "demo" / "trimmed" / "eagle.token-map.pt", weights_only=True)
-    kept = KeptVocabulary.load(tmp_path / "demo" / "trimmed" / "eagle" / "kept.safetensors")
-    assert torch.as_tensor(token_map).tolist() == kept.ids.tolist()
 
 
 def test_a_kept_vocabulary_chosen_before_takes_the_place_of_text(models: Path, tmp_path: Path, vocabtrim: Any) -> None:

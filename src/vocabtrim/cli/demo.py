@@ -72,7 +72,7 @@ def demo(
         sides = comparison.sides(answers, job.plan.kept.size)
     different = [number for number, answer in enumerate(answers) if not answer.same]
     if json:
-        print_json(_as_object(drafter, job, sides, len(answers), len(different), out))
+        print_json(_as_object(drafter, job, sides, prompts=len(answers), different=len(different), out=out))
     else:
         _tell(drafter, sides, len(answers), len(different), out)
     if different:
@@ -145,7 +145,7 @@ def _tell(drafter: str, sides: list[Side], prompts: int, different: int, out: Pa
 
 
 def _as_object(
-    drafter: str, job: Job, sides: list[Side], prompts: int, different: int, out: Path | None
+    drafter: str, job: Job, sides: list[Side], *, prompts: int, different: int, out: Path | None
 ) -> dict[str, Any]:
     assert job.plan is not None and job.report is not None and job.choice is not None
     return {
