@@ -33,6 +33,7 @@ bench: .venv/ready
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/assisted.py
+	$(BIN)/python bench/family.py
 
 clean:
 	rm -rf .venv bench/out demo out

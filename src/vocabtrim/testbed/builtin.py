@@ -1,4 +1,4 @@
-"""What `vocabtrim demo` runs on: a small target, one drafter of each kind, and text to calibrate with, made at once.
+"""Random models of every kind: a small target, one drafter of each kind, and text to calibrate with, made at once.
 
 The tokenizer is carried, the text is the language reference that Python's own `help()` prints, and the weights are
 RANDOM: they show the whole job, its files, its sizes and its checks. They show no acceptance and no speed-up: no
