@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import platform
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .builtin import BUILTIN, DATA, topics
@@ -46,25 +46,35 @@ def training_text() -> Iterator[str]:
 
 def main() -> None:
     """Train, and write tokenizer.json, tokenizer_config.json and PROVENANCE.md into `data/`."""
+    train(training_text(), _PATTERN, DATA, vocab=BUILTIN.vocab, longest=BUILTIN.max_positions)
+    (DATA / "PROVENANCE.md").write_text(_provenance(), encoding="utf-8")
+
+
+def train(texts: Iterable[str], pattern: str, out: Path, *, vocab: int, longest: int) -> None:
+    """Train a byte-level BPE of `vocab` ids with the chat template; write it and its config into `out`.
+
+    pattern: what no token crosses. longest: tokens that the models are made for. Raises SystemExit where the texts do
+    not yield that many ids.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     special = [*SPECIAL, *(f"<|reserved_{i}|>" for i in range(_RESERVED))]
     tokenizer = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=BUILTIN.vocab - len(special),
+        vocab_size=vocab - len(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(training_text(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    if tokenizer.get_vocab_size() != BUILTIN.vocab:
-        raise SystemExit(f"trained {tokenizer.get_vocab_size()} ids, expected {BUILTIN.vocab}: more text is needed")
-    DATA.mkdir(exist_ok=True)
-    tokenizer.save(str(DATA / "tokenizer.json"), pretty=False)
+    if tokenizer.get_vocab_size() != vocab:
+        raise SystemExit(f"trained {tokenizer.get_vocab_size()} ids, expected {vocab}: more text is needed")
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": None,
@@ -72,10 +82,9 @@ def main() -> None:
         "pad_token": "<|endoftext|>",
         "chat_template": CHAT_TEMPLATE,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": BUILTIN.max_positions,
+        "model_max_length": longest,
     }
-    (DATA / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (DATA / "PROVENANCE.md").write_text(_provenance(), encoding="utf-8")
+    (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _provenance() -> str:

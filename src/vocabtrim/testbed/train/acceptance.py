@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from .distil import aligned
-from .drafter import Pupil, pupil, teacher_of
+from .documents import PLAIN_CATEGORIES
+from .drafter import SETTINGS, Pupil, pupil, teacher_of
 from .mixture import Batch
 from .shards import ROW, read
 from .sizes import END, END_OF_TEXT, VOCAB
@@ -133,7 +134,7 @@ def vocabularies(run: Path) -> dict[str, Tensor | None]:
     for shard in read(run / "completions-target.safetensors").values():
         own += np.bincount(shard.ids[shard.answer], minlength=VOCAB)
     for name, shard in read(run / "train.safetensors").items():
-        if name in ("prose", "plays", "source"):
+        if name in PLAIN_CATEGORIES:
             raw += np.bincount(shard.ids, minlength=VOCAB)
     return {"full": None, "target-generated": kept_ids(own), "raw": kept_ids(raw)}
 
@@ -154,4 +155,4 @@ def main(run: Path, kinds: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:] or ["eagle", "eagle3", "medusa", "independent"])
+    main(Path(sys.argv[1]), sys.argv[2:] or list(SETTINGS))

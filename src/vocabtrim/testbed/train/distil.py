@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .loss import whole_chunks
 from .mixture import Batch
 
 _CHUNK = 128  # places at once; a place has one row of logits per step, and the target's
@@ -107,12 +108,7 @@ def distil_loss(
     teacher_head: (vocab, hidden), (vocab, target_hidden). weight: (places, steps). compiled: in bfloat16, through
     torch.compile. Places without weight are left out; the rest is padded to whole chunks.
     """
-    chosen = torch.nonzero(weight.sum(1)).squeeze(1)
-    padding = -chosen.numel() % _CHUNK
-    chosen = torch.cat([chosen, chosen.new_zeros(padding)])
-    kept = weight[chosen]
-    if padding:
-        kept[-padding:] = 0
+    chosen, kept = whole_chunks(weight, _CHUNK)
     kind = torch.bfloat16 if compiled else drafted.dtype
     fixed = features[chosen].to(kind), teacher_head.detach().to(kind), kept, compiled
     loss: Tensor = _Distil.apply(drafted[chosen].to(kind), head, fixed)  # type: ignore[no-untyped-call]

@@ -77,13 +77,7 @@ def pupil(kind: str, target_head: Tensor, steps: int = _STEPS) -> Pupil:
 
 def _eagle(target_head: Tensor, steps: int) -> Pupil:
     module = Eagle()
-    forward = torch.compile(module, dynamic=False)
-
-    def drafted(batch: Batch, teacher: Teacher) -> list[Tensor]:
-        place = torch.from_numpy(batch.position), llama.mask_of(batch)
-        hidden: list[Tensor] = forward(teacher.features, teacher.embedded, *place, steps)
-        return hidden
-
+    drafted = _ahead(module, lambda teacher: teacher.features, steps)
     return Pupil(module, drafted, lambda: target_head, steps, _FEATURE_WEIGHT)
 
 
@@ -91,14 +85,21 @@ def _eagle3(target_head: Tensor, steps: int) -> Pupil:
     module = Eagle3()
     with torch.no_grad():
         module.lm_head.weight.copy_(target_head)  # what it would come to anyway, for the most part
+    return Pupil(module, _ahead(module, lambda teacher: teacher.taps, steps), lambda: module.lm_head.weight, steps)
+
+
+def _ahead(
+    module: nn.Module, read: Callable[[Teacher], Tensor], steps: int
+) -> Callable[[Batch, Teacher], list[Tensor]]:
+    """How an EAGLE drafts `steps` deep, compiled. read: what it takes of the target."""
     forward = torch.compile(module, dynamic=False)
 
     def drafted(batch: Batch, teacher: Teacher) -> list[Tensor]:
         place = torch.from_numpy(batch.position), llama.mask_of(batch)
-        hidden: list[Tensor] = forward(teacher.taps, teacher.embedded, *place, steps)
+        hidden: list[Tensor] = forward(read(teacher), teacher.embedded, *place, steps)
         return hidden
 
-    return Pupil(module, drafted, lambda: module.lm_head.weight, steps)
+    return drafted
 
 
 def _medusa(target_head: Tensor) -> Pupil:

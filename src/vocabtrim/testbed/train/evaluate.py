@@ -45,11 +45,12 @@ def answers(run: Path, each: int) -> list[dict[str, Any]]:
     encoder = Encoder(run / "tokenizer")
     records = []
     for category, documents in chosen(run / "heldout_prompts.jsonl", each).items():
-        fitting = [document for document in documents if len(encoder.prompt(document)) <= _ROOM]
+        encoded = ((document, encoder.prompt(document)) for document in documents)
+        fitting = [(document, prompt) for document, prompt in encoded if len(prompt) <= _ROOM]
         for start in range(0, len(fitting), _BATCH):
             batch = fitting[start : start + _BATCH]
-            prompts = [encoder.prompt(document) for document in batch]
-            for document, prompt, ids in zip(batch, prompts, generate(model, prompts), strict=True):
+            written = generate(model, [prompt for _, prompt in batch])
+            for (document, prompt), ids in zip(batch, written, strict=True):
                 records.append(
                     {
                         "category": category,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .loss import CHUNK, head_loss
+from .loss import CHUNK, head_loss, whole_chunks
 from .mixture import Batch
 from .sizes import END, END_OF_TEXT, VOCAB, Size
 
@@ -87,10 +87,5 @@ def language_loss(core: Any, head: Tensor, batch: Batch, *, answers_only: bool =
     """Mean cross-entropy of the next token."""
     hidden = hidden_of(core, batch).last_hidden_state.flatten(0, 1)
     wanted, weight = targets_of(batch, 0.0 if answers_only else _PROMPT_WEIGHT)
-    chosen = torch.nonzero(weight).squeeze(1)
-    padding = -chosen.numel() % CHUNK
-    chosen = torch.cat([chosen, chosen.new_zeros(padding)])
-    weight = weight[chosen]
-    if padding:
-        weight[-padding:] = 0
+    chosen, weight = whole_chunks(weight, CHUNK)
     return head_loss(hidden.index_select(0, chosen), head, wanted[chosen], weight, compiled=True).sum()

@@ -24,15 +24,28 @@ def _chunk(hidden: Tensor, head: Tensor, wanted: Tensor, weight: Tensor) -> tupl
 _compiled = torch.compile(_chunk, dynamic=False)
 
 
+def whole_chunks(weight: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """(places, their weights): those that have weight, padded to whole chunks by a place that is given none.
+
+    weight: (places,) or (places, steps), 0 where a place does not count.
+    """
+    counts = weight if weight.ndim == 1 else weight.sum(1)
+    chosen = torch.nonzero(counts).squeeze(1)
+    padding = -chosen.numel() % chunk
+    chosen = torch.cat([chosen, chosen.new_zeros(padding)])
+    kept = weight[chosen]
+    if padding:
+        kept[-padding:] = 0
+    return chosen, kept
+
+
 class _HeadLoss(torch.autograd.Function):
     """Weighted cross-entropy of hidden states through a head; gradients are made in forward, chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, wanted: Tensor, weight: Tensor, compiled: bool) -> Tensor:  # noqa: PLR0917
         step = _compiled if compiled else _chunk
-        low, small = hidden.to(torch.bfloat16), head.to(torch.bfloat16)
-        if not compiled:
-            low, small = hidden, head
+        low, small = (hidden.to(torch.bfloat16), head.to(torch.bfloat16)) if compiled else (hidden, head)
         grad_hidden, grad_head = torch.empty_like(low), torch.zeros_like(head)
         losses = []
         for start in range(0, hidden.shape[0], CHUNK):
