@@ -17,7 +17,7 @@ from vocabtrim.checkpoint.check import check
 from vocabtrim.checkpoint.costs import available_ids
 from vocabtrim.checkpoint.trim import trim
 from vocabtrim.testbed import shapes
-from vocabtrim.testbed.builtin import BUILTIN, DATA
+from vocabtrim.testbed.builtin import BUILTIN, TOKENIZER
 from vocabtrim.testbed.shapes import TINY
 from vocabtrim.vocabulary.kept import KeptVocabulary
 
@@ -184,7 +184,7 @@ def test_gemma_4_assistants_are_named(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def builtin_target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A target with a real tokenizer: stop ids 16370 and 16368, chat template, a padded head."""
-    return shapes.write_target(tmp_path_factory.mktemp("builtin") / "target", BUILTIN, seed=1, tokenizer=DATA)
+    return shapes.write_target(tmp_path_factory.mktemp("builtin") / "target", BUILTIN, seed=1, tokenizer=TOKENIZER)
 
 
 def test_stop_ids_and_padded_rows_of_a_token_map(builtin_target: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from vocabtrim.decoding.load import DTYPES
 from vocabtrim.decoding.rounds import Round, decode
 from vocabtrim.decoding.text import Piece
 from vocabtrim.testbed import shapes, stories260k
-from vocabtrim.testbed.builtin import BUILTIN, DATA
+from vocabtrim.testbed.builtin import BUILTIN, TOKENIZER
 
 # The built-in tokenizer's ids in a model of a few megabytes; four layers, of which EAGLE-3 can read three.
 SHAPE = replace(BUILTIN, hidden=32, intermediate=64, layers=4, heads=2, kv_heads=1, head_dim=16, dtype="float32")
@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     lively(shapes.write_target(folder / "dull", SHAPE, seed=1), folder / "target")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(DATA / name, folder / "target" / name)
+        shutil.copyfile(TOKENIZER / name, folder / "target" / name)
     noisy_copy(folder / "target", folder / "near", 0.05)
     shapes.write_eagle(folder / "eagle", SHAPE, seed=3)
     shapes.write_eagle3(folder / "eagle3", SHAPE, seed=4, draft_vocab=2000)
@@ -330,10 +330,10 @@ def test_the_help_names_the_dtypes_that_there_are(vocabtrim: Any) -> None:
 def test_ctrl_c_with_json_gives_the_object_of_what_there_is(
     models: Path, told: Any, vocabtrim: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Struck in the third round. What was held back for a stop string that may begin there is text all the same."""
+    """Struck in the seventh round. What was held back for a stop string that may begin there is text all the same."""
 
     def struck(*args: Any, **kwargs: Any) -> Iterator[Round]:
-        yield from itertools.islice(decode(*args, **kwargs), 2)
+        yield from itertools.islice(decode(*args, **kwargs), 6)
         raise KeyboardInterrupt
 
     whole = told("--drafter", models / "near")
@@ -344,7 +344,7 @@ def test_ctrl_c_with_json_gives_the_object_of_what_there_is(
         run = vocabtrim("generate", PROMPT, *args, *more)
         assert run.code == 130 and run.err.count("\n") == 1
         found = run.json
-        assert found["ended"] == "interrupted" and found["rounds"] == 2 < found["emitted"] == len(found["token_ids"])
+        assert found["ended"] == "interrupted" and found["rounds"] == 6 < found["emitted"] == len(found["token_ids"])
         assert found["token_ids"] == whole["token_ids"][: found["emitted"]]
         assert found["text"] == AutoTokenizer.from_pretrained(models / "target").decode(found["token_ids"])
         more = ["--stop", f"{found['text'][-1]} never"]

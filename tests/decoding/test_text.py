@@ -14,7 +14,7 @@ from vocabtrim.decoding.stopping import Stop
 from vocabtrim.decoding.text import Piece, TargetText, TextStream
 from vocabtrim.errors import InputError
 from vocabtrim.testbed import stories260k
-from vocabtrim.testbed.builtin import DATA
+from vocabtrim.testbed.builtin import TOKENIZER
 
 # One character over several tokens, several characters in one, joined emoji, runs of spaces.
 TEXTS = ["Grüße, 世界! 👩‍👩‍👧 naïve\n\tx  y 🎉 ñ", "plain", " leading", "日本語" * 5, "a\u0301e\u0301\u200d🏳️‍🌈"]
@@ -22,7 +22,7 @@ TEXTS = ["Grüße, 世界! 👩‍👩‍👧 naïve\n\tx  y 🎉 ñ", "plain", 
 
 @pytest.fixture(scope="module")
 def words() -> TargetText:
-    return TargetText(DATA)
+    return TargetText(TOKENIZER)
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +144,25 @@ def test_of_a_stop_string_with_a_special_token_in_it_the_text_is_said(words: Tar
 
 
 def test_a_prompt_is_a_users_turn_as_transformers_renders_it(words: TargetText) -> None:
-    theirs = AutoTokenizer.from_pretrained(DATA)
+    theirs = AutoTokenizer.from_pretrained(TOKENIZER)
     chat = [{"role": "user", "content": "Grüße <|im_end|>?"}]
     expected = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     assert words.prompt(chat[0]["content"]) == expected
     assert words.prompt("hello", chat=False) == theirs("hello").input_ids
+
+
+def test_a_conversation_of_several_turns(words: TargetText, stories: TargetText) -> None:
+    theirs = AutoTokenizer.from_pretrained(TOKENIZER)
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "And 2+2?"},
+    ]
+    asked = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert words.conversation(messages) == theirs(asked, add_special_tokens=False).input_ids
+    with pytest.raises(InputError, match="no chat template"):
+        stories.conversation(messages)
 
 
 def test_without_a_template_the_prompt_is_taken_as_it_is(stories: TargetText) -> None:
@@ -161,7 +175,7 @@ def test_bad_prompts(words: TargetText, tmp_path: Path) -> None:
     for prompt, fact in (("", "prompt is empty"), ("a\udcff", "no Unicode")):
         with pytest.raises(InputError, match=fact):
             words.prompt(prompt)
-    folder = Path(shutil.copytree(DATA, tmp_path / "tokenizer"))
+    folder = Path(shutil.copytree(TOKENIZER, tmp_path / "tokenizer"))
     config = json.loads((folder / "tokenizer_config.json").read_text())
     refusing = "{{ raise_exception('a system turn must come first') }}"
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": refusing}))

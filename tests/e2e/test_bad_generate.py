@@ -20,7 +20,7 @@ import hostile
 import vocabtrim as vt
 from conftest import assert_bad_input
 from vocabtrim.testbed import shapes
-from vocabtrim.testbed.builtin import BUILTIN, DATA
+from vocabtrim.testbed.builtin import BUILTIN, TOKENIZER
 from vocabtrim.testbed.shapes import ModelShape
 from vocabtrim.vocabulary.kept import KeptVocabulary
 
@@ -31,7 +31,7 @@ SHAPE = replace(
 TARGET_SEED = 1
 
 MAKERS: dict[str, Callable[[Path, ModelShape], Path]] = {
-    "independent": lambda out, shape: shapes.write_independent(out, shape, seed=2, tokenizer=DATA),
+    "independent": lambda out, shape: shapes.write_independent(out, shape, seed=2, tokenizer=TOKENIZER),
     "EAGLE": lambda out, shape: shapes.write_eagle(out, shape, seed=3),
     "EAGLE-3": lambda out, shape: shapes.write_eagle3(
         out, shape, seed=4, draft_vocab=shape.head_rows, kept_ids=np.arange(shape.head_rows), maps=False
@@ -42,7 +42,7 @@ KINDS = list(MAKERS)
 
 
 def write_target(out: Path, shape: ModelShape = SHAPE, seed: int = TARGET_SEED) -> Path:
-    return shapes.write_target(out, shape, seed=seed, tokenizer=DATA)
+    return shapes.write_target(out, shape, seed=seed, tokenizer=TOKENIZER)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_an_edited_kept_vocabulary(kind: str, world: Path, refused: Any, tmp_pat
 
 
 def test_drafters_refused_by_name(world: Path, refused: Any, tmp_path: Path) -> None:
-    mtp = shapes.write_mtp(tmp_path / "mtp", SHAPE, seed=1, family="deepseek", tokenizer=DATA)
+    mtp = shapes.write_mtp(tmp_path / "mtp", SHAPE, seed=1, family="deepseek", tokenizer=TOKENIZER)
     refused(drafter=mtp, facts=(str(mtp), "MTP", "expected independent, EAGLE-1/2, EAGLE-3, Medusa"))
     gemma = respelt(copied(world / "independent", tmp_path / "gemma"), "config.json", model_type="gemma4_assistant")
     refused(drafter=gemma, facts=("gemma4_assistant", "centroids"))
@@ -267,7 +267,7 @@ def test_a_target_without_a_tokenizer(world: Path, refused: Any, generate: Any, 
     target = copied(world / "target", tmp_path / "target")
     (target / "tokenizer.json").unlink()
     refused(target=target, facts=("no tokenizer at", str(target), "--tokenizer"))
-    assert generate("--tokenizer", DATA, target=target).code == 0
+    assert generate("--tokenizer", TOKENIZER, target=target).code == 0
     (target / "tokenizer.json").write_text("{")
     refused(target=target, facts=("is no tokenizer",))
 

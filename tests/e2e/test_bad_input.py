@@ -24,7 +24,7 @@ from conftest import assert_bad_input
 from vocabtrim.calibrate.counts import TokenCounts
 from vocabtrim.errors import MismatchError
 from vocabtrim.testbed import shapes
-from vocabtrim.testbed.builtin import BUILTIN, DATA
+from vocabtrim.testbed.builtin import BUILTIN, TOKENIZER
 from vocabtrim.vocabulary.kept import KeptVocabulary
 
 # The built-in tokenizer's 16,384 ids and 16,448 head rows, in a model of two megabytes.
@@ -53,8 +53,8 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
-    shapes.write_target(folder / "target", SLIGHT, seed=0, tokenizer=DATA)
-    shapes.write_independent(folder / "drafter", SLIGHT, seed=1, tokenizer=DATA)
+    shapes.write_target(folder / "target", SLIGHT, seed=0, tokenizer=TOKENIZER)
+    shapes.write_independent(folder / "drafter", SLIGHT, seed=1, tokenizer=TOKENIZER)
     shapes.write_eagle(folder / "eagle", SLIGHT, seed=2)
     (folder / "text.txt").write_text((TEXT * 60 + "\n") * 20)
     return World(folder)
@@ -207,8 +207,11 @@ def test_broken_files_beside_the_target(file: str, content: bytes, world: World,
 def head_of(rows: int, folder: Path) -> dict[str, Path]:
     """A target and a drafter with heads of so many rows, and the tokenizer of 16,384 ids."""
     shape = replace(SLIGHT, vocab=min(rows, SLIGHT.vocab), head_rows=rows)
-    drafter = shapes.write_independent(folder / "wrong drafter", shape, seed=1, tokenizer=DATA)
-    return {"drafter": drafter, "target": shapes.write_target(folder / "wrong target", shape, seed=0, tokenizer=DATA)}
+    drafter = shapes.write_independent(folder / "wrong drafter", shape, seed=1, tokenizer=TOKENIZER)
+    return {
+        "drafter": drafter,
+        "target": shapes.write_target(folder / "wrong target", shape, seed=0, tokenizer=TOKENIZER),
+    }
 
 
 @pytest.mark.parametrize("rows", [16_000, 33_000], ids=["larger than the head", "smaller than the head"])
@@ -226,7 +229,7 @@ def test_a_tokenizer_larger_or_smaller_than_the_head(
 def test_a_drafter_padded_in_its_own_way_is_no_other_model(world: World, vocabtrim: Any, tmp_path: Path) -> None:
     """Qwen2.5's small models have 151,936 rows and its large ones 152,064 for one tokenizer: a pair in daily use."""
     shape = replace(SLIGHT, head_rows=SLIGHT.head_rows - 32)
-    drafter = shapes.write_independent(tmp_path / "drafter", shape, seed=1, tokenizer=DATA)
+    drafter = shapes.write_independent(tmp_path / "drafter", shape, seed=1, tokenizer=TOKENIZER)
     run = vocabtrim(*world.trim(tmp_path / "out", drafter=drafter), "--json")
     assert run.code == 0 and run.json["check"]["ok"], run.err
 
@@ -529,7 +532,7 @@ def heavy_job(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
     """The command line of a trim of a drafter of some 130 MB, and where it writes."""
     models, place = tmp_path / "models", tmp_path / "place"
     place.mkdir()
-    drafter = shapes.write_independent(models / "drafter", HEAVY, seed=1, tokenizer=DATA)
+    drafter = shapes.write_independent(models / "drafter", HEAVY, seed=1, tokenizer=TOKENIZER)
     (models / "text.txt").write_text(TEXT * 2000)
     arguments = ["trim", drafter, "--target", drafter, "--calibrate", models / "text.txt", "--keep", "12000"]
     program = [sys.executable, "-c", "from vocabtrim.cli import main; main()", *map(str, arguments), "--out"]

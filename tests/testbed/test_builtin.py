@@ -53,17 +53,16 @@ def test_eagle3_scores_the_lowest_ids_and_the_stops(folder: Path) -> None:
 
 
 def test_tokenizer_is_the_shape_and_loses_nothing() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(builtin.DATA)
+    tokenizer = AutoTokenizer.from_pretrained(builtin.TOKENIZER)
     assert len(tokenizer) == BUILTIN.vocab < BUILTIN.head_rows
     ends = ["<|im_end|>", "<|endoftext|>"]
     assert tuple(tokenizer.convert_tokens_to_ids(ends)) == BUILTIN.eos and tokenizer.eos_token == ends[0]
     for text in [*builtin.topics().values(), "naïve ☃ 日本語\r\n\t  1234567 \x00 <|not special|>"]:
         assert tokenizer.decode(tokenizer(text).input_ids) == text
-    assert sum(path.stat().st_size for path in builtin.DATA.iterdir()) < 1_000_000
 
 
 def test_chat_template_wraps_each_turn() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(builtin.DATA)
+    tokenizer = AutoTokenizer.from_pretrained(builtin.TOKENIZER)
     turns = [{"role": "user", "content": "if?"}, {"role": "assistant", "content": "else."}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     assert text == "<|im_start|>user\nif?<|im_end|>\n<|im_start|>assistant\nelse.<|im_end|>\n"

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from vocabtrim.provenance import sha256_file
 from vocabtrim.testbed import shapes
-from vocabtrim.testbed.builtin import DATA
+from vocabtrim.testbed.builtin import TOKENIZER
 from vocabtrim.testbed.shapes import TINY
 
 H, V = TINY.hidden, TINY.vocab
@@ -176,8 +176,8 @@ def test_command_copies_the_tokenizer(tmp_path: Path, monkeypatch: pytest.Monkey
         return shapes.write_target(out, TINY, seed=0, tokenizer=tokenizer)
 
     monkeypatch.setitem(shapes.REAL, "tiny", write_tiny)
-    assert shapes.main(["tiny", str(tmp_path / "out"), str(DATA)]) == 0
-    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (DATA / "tokenizer.json").read_bytes()
+    assert shapes.main(["tiny", str(tmp_path / "out"), str(TOKENIZER)]) == 0
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (TOKENIZER / "tokenizer.json").read_bytes()
 
 
 def test_command_lists_the_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
 """Random models of every kind: a small target, one drafter of each kind, and text to calibrate with, made at once.
 
-The tokenizer is carried, the text is the language reference that Python's own `help()` prints, and the weights are
-RANDOM: they show the whole job, its files, its sizes and its checks. They show no acceptance and no speed-up: no
-number about either can be read off a model that was never trained.
+The tokenizer is the trained family's, the text is the language reference that Python's own `help()` prints, and the
+weights are RANDOM: they show the whole job, its files, its sizes and its checks, MTP among them. They show no
+acceptance and no speed-up: no number about either can be read off a model that was never trained.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from ..errors import InputError
 from ..provenance import atomic_directory
 from . import shapes
+from .family import FAMILY
 from .sizes import ModelShape
 
-DATA = Path(__file__).parent / "data"
+TOKENIZER = FAMILY / "target"  # the folder that it lies in
 
 # 16,384 ids, the last 16 of them special; the head is padded by 64 rows, as many published heads are.
 BUILTIN = ModelShape(
@@ -53,14 +54,14 @@ def write_builtin(out: Path) -> Path:
     """
     text, records = "\n\n".join(paragraph for _, paragraph in paragraphs()), [*chats()]
     with atomic_directory(out) as folder:
-        shapes.write_target(folder / "target", BUILTIN, seed=_SEED, tokenizer=DATA)
-        shapes.write_independent(folder / "independent", SMALL, seed=_SEED, tokenizer=DATA)
+        shapes.write_target(folder / "target", BUILTIN, seed=_SEED, tokenizer=TOKENIZER)
+        shapes.write_independent(folder / "independent", SMALL, seed=_SEED, tokenizer=TOKENIZER)
         shapes.write_eagle(folder / "eagle", BUILTIN, seed=_SEED)
         lowest = np.arange(_EAGLE3_HEAD - len(BUILTIN.eos), dtype=np.int64)
         ids = np.sort(np.concatenate([lowest, np.array(BUILTIN.eos, np.int64)]))
         shapes.write_eagle3(folder / "eagle3", BUILTIN, seed=_SEED, draft_vocab=_EAGLE3_HEAD, kept_ids=ids)
         shapes.write_medusa(folder / "medusa", BUILTIN, seed=_SEED, heads=3, container="safetensors")
-        shapes.write_mtp(folder / "mtp", BUILTIN, seed=_SEED, family="deepseek", tokenizer=DATA)
+        shapes.write_mtp(folder / "mtp", BUILTIN, seed=_SEED, family="deepseek", tokenizer=TOKENIZER)
         (folder / "text.txt").write_text(text + "\n", encoding="utf-8")
         (folder / "chat.jsonl").write_text("".join(map(_record, records)), encoding="utf-8")
     return out

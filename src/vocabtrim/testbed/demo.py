@@ -118,6 +118,7 @@ class Comparison:
         for way in WAYS:
             summary = summarise(round for answer in answers for round in answer.written[way].generation.rounds)
             steps = 1 if self.kind == MEDUSA else len(summary.drafted_at)  # one for each depth
-            ratio = 0.0 if rows[way] is None else cost.cost_ratio(rows[way])
-            found.append(Side(way, summary, rows[way], mbsu(summary.block_efficiency, ratio, steps)))
+            head_rows = rows[way]
+            ratio = 0.0 if head_rows is None else cost.cost_ratio(head_rows)
+            found.append(Side(way, summary, head_rows, mbsu(summary.block_efficiency, ratio, steps)))
         return found

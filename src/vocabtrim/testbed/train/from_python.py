@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..builtin import paragraphs
-from ..make_tokenizer import sources
 from .documents import Document, chat, draw, plain
 from .from_questions import fenced
 
 _PURPOSE = ("What does `{}` do?", "Explain `{}` of Python's library.", "What is `{}` for?", "Describe `{}`.")
 _LONGEST = 900  # characters of an answer
 _CHUNK = 1500  # characters of plain source
+_LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "ensurepip", "turtledemo"}
+
+
+def sources() -> list[Path]:
+    """The standard library's modules, without tests and tables, in a fixed order."""
+    root = Path(sysconfig.get_path("stdlib"))
+    return sorted(path for path in root.rglob("*.py") if not _LEFT_OUT & set(path.relative_to(root).parts))
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..make_tokenizer import SPECIAL
 from .corpus import documents
 from .documents import Document
+from .tokenizer import SPECIAL
 
 ROW = 512  # tokens of one training row; longer conversations are left out, longer texts cut
 
