@@ -5,9 +5,13 @@ Pure arithmetic over recorded rounds; knows nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
+
+_RESAMPLES = 10_000
 
 
 class RecordedRound(Protocol):
@@ -74,3 +78,24 @@ def summarise(rounds: Iterable[RecordedRound]) -> Summary:
         target_seconds=sum(round.target_seconds for round in recorded),
         seconds=sum(round.seconds for round in recorded),
     )
+
+
+def ratio_interval(
+    numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence[float]], *, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of a product of ratios of sums, each unit drawn again with all that was measured on it (bootstrap).
+
+    numerators, denominators: one row per factor, one column per unit (a question). A ratio of sums is one row of
+    each; a paired speed-up is two: emitted tokens over seconds of a method, seconds over emitted tokens of the other.
+    Percentiles of 10,000 resamples (Efron 1979); (0, 0) without units. Deterministic for a seed.
+    """
+    above, below = np.asarray(numerators, float), np.asarray(denominators, float)
+    units = above.shape[-1]
+    if not units:
+        return 0.0, 0.0
+    chance = np.random.default_rng(seed)
+    times = chance.multinomial(units, np.full(units, 1 / units), size=_RESAMPLES)  # how often each unit is drawn
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.prod((times @ above.T) / (times @ below.T), axis=1)
+    low, high = np.nanpercentile(ratios, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,325 @@
+"""Questions answered by the target alone and by every drafter in turn, each generation recorded as it was.
+
+Methods take turns question by question, each time beginning with another one, so that whatever the machine does
+befalls all alike. A second turn follows the autoregressive answer to the first: all methods read the same prompt.
+Knows how target, drafters and records go together; figures are figures.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from ..calibrate.tokenizer import tokenizer_facts
+from ..checkpoint.costs import available_ids, drafter_cost
+from ..checkpoint.read import open_checkpoint
+from ..checkpoint.stored import fingerprint
+from ..decoding.drafters.choose_plan import choose_plan
+from ..decoding.drafters.protocol import Drafter
+from ..decoding.load import drafter_kind, load_drafter, load_target
+from ..decoding.rounds import Round, decode
+from ..decoding.sampling import Sampling
+from ..decoding.target import Target
+from ..decoding.text import TargetText
+from ..errors import InputError, VocabTrimError
+from ..hub import local_folder
+from ..provenance import birth_certificate
+from .parity import first_difference, logit_gap
+from .questions import Question
+from .records import AUTOREGRESSIVE, Difference, Failed, Generated, Key, RecordedRound, Run, RunWriter
+
+FULL = "full"
+_WARM_UP = 8  # tokens that every method emits before anything is measured
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How all methods generate. sampling, draft_length, nodes, branching: see `choose_plan`. chat: see `TargetText`."""
+
+    max_new_tokens: int = 128
+    sampling: Sampling = Sampling()
+    seed: int = 0
+    draft_length: int | None = None
+    nodes: int | None = None
+    branching: int | None = None
+    chat: bool = True
+    dtype: str = "bfloat16"
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to generate. folder, kind, kept_size, kept_ids, cost: of its drafter; None for the target alone.
+
+    kept_ids: (kept_size,) target ids that its head drafts; None where it drafts all.
+    """
+
+    name: str
+    folder: Path | None = None
+    kind: str | None = None
+    kept_size: int | None = None
+    kept_ids: Any = None
+    cost: dict[str, Any] | None = None
+    fingerprint: str | None = None
+
+    def as_object(self) -> dict[str, Any]:
+        """What the run's header says of it."""
+        folder = None if self.folder is None else self.folder.name
+        ids = None if self.kept_ids is None else self.kept_ids.tolist()
+        shown = {"name": self.name, "folder": folder, "kind": self.kind, "kept_size": self.kept_size}
+        return {**shown, "cost": self.cost, "kept_ids": ids}
+
+
+def bench(
+    target: str | Path,
+    questions: Sequence[Question],
+    *,
+    out: Path,
+    drafter: str | Path | None = None,
+    trimmed: Sequence[str | Path] = (),
+    tokenizer: str | Path | None = None,
+    settings: Settings = Settings(),  # noqa: B008  frozen
+    seen: Callable[[Run, int, int], None] = lambda run, done, all: None,
+) -> Run:
+    """Answer every question by the target alone, with `drafter` and with every one of `trimmed`; record into `out`.
+
+    A run in `out` that was cut off goes on; answers that failed are tried once more. seen: called behind every answer
+    with the run so far, the number of answers and of all that are wanted.
+    Raises InputError without questions, and for methods that have one name; what `load_target`, `load_drafter` and
+    `RunWriter` raise. An answer that cannot be given (a prompt that is too long, say) is recorded as failed.
+    """
+    if not questions:
+        raise InputError("there is no question to answer", remedy="pass a question file that holds some")
+    folder = local_folder(target)
+    words = TargetText(tokenizer or folder)
+    methods = _methods(folder, drafter, trimmed)
+    header = _header(folder, words, tokenizer or folder, methods, questions, settings)
+    with RunWriter(Path(out), header) as writer:
+        _Bench(folder, words, methods, settings, writer, seen).answer(questions)
+    return writer.run
+
+
+class _Bench:
+    def __init__(
+        self,
+        folder: Path,
+        words: TargetText,
+        methods: Sequence[Method],
+        settings: Settings,
+        writer: RunWriter,
+        seen: Callable[[Run, int, int], None],
+    ) -> None:
+        self.words, self.methods, self.settings, self.writer, self.seen = words, methods, settings, writer, seen
+        self.target = load_target(folder, dtype=settings.dtype, device=settings.device)
+        self.drafters: dict[str, Drafter | None] = {
+            method.name: None if method.folder is None else self._drafter(method) for method in methods
+        }
+
+    def _drafter(self, method: Method) -> Drafter:
+        assert method.folder is not None and method.kind is not None
+        told = self.settings
+        plan = choose_plan(
+            method.kind,
+            told.sampling,
+            draft_length=told.draft_length,
+            nodes=told.nodes,
+            branching=told.branching,
+        )
+        return load_drafter(method.folder, self.target, plan=plan)
+
+    def answer(self, questions: Sequence[Question]) -> None:
+        wanted = sum(len(question.turns) for question in questions) * len(self.methods)
+        self._warm_up(questions[0])
+        for number, question in enumerate(questions):
+            first = number % len(self.methods)
+            order = [*self.methods[first:], *self.methods[:first]]
+            for turn in range(len(question.turns)):
+                for method in order:
+                    if (question.name, turn, method.name) not in self.writer.run.generated:
+                        self.writer.append(self._answer(question, turn, method.name))
+                    run = self.writer.run
+                    self.seen(run, len(run.generated) + len(run.failed), wanted)
+                self._compare(question, turn)
+
+    def _warm_up(self, question: Question) -> None:
+        try:
+            prompt = self._prompt(question, 0)
+            for drafter in self.drafters.values():
+                list(decode(self.target, drafter, prompt, max_new_tokens=_WARM_UP))
+        except VocabTrimError:  # will be said of the answer itself
+            return
+
+    def _prompt(self, question: Question, turn: int) -> list[int]:
+        """Ids of what stands before the answer to a turn: earlier turns with their autoregressive answers."""
+        if not self.settings.chat or not self.words.template.exists:
+            return self._plain_prompt(question, turn)
+        messages = list(question.before)
+        for place in range(turn):
+            messages += [_message("user", question.turns[place]), _message("assistant", self._given(question, place))]
+        return self.words.conversation([*messages, _message("user", question.turns[turn])])
+
+    def _plain_prompt(self, question: Question, turn: int) -> list[int]:
+        if turn or question.before:
+            raise InputError(
+                "several turns need a chat template",
+                expected="a question of one turn",
+                found=f"turn {turn + 1} behind {len(question.before)} messages",
+                remedy="use a target whose tokenizer has a chat template",
+            )
+        return self.words.prompt(question.turns[0], chat=False)
+
+    def _given(self, question: Question, turn: int) -> str:
+        given = self.writer.run.generated.get((question.name, turn, AUTOREGRESSIVE))
+        if given is None:
+            raise InputError(
+                f"turn {turn + 1} was not answered by the target alone", remedy="see why, in the record of that turn"
+            )
+        return self.words.decode(given.token_ids)
+
+    def _answer(self, question: Question, turn: int, method: str) -> Generated | Failed:
+        told, generator = self.settings, torch.Generator(self.target.lm.device)
+        generator.manual_seed(_seed(told.seed, question.name, turn))
+        rounds: list[Round] = []
+        try:
+            prompt = self._prompt(question, turn)
+            began = perf_counter()
+            for round in decode(
+                self.target,
+                self.drafters[method],
+                prompt,
+                max_new_tokens=told.max_new_tokens,
+                sampling=told.sampling,
+                generator=generator,
+            ):
+                if not rounds:
+                    prompt_seconds = perf_counter() - began - round.seconds
+                rounds.append(round)
+        except (VocabTrimError, RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
+            reason = " ".join(str(error).split())[:500] or type(error).__name__
+            return Failed(question.name, question.category, turn, method, reason)
+        ended = rounds[-1].ended
+        assert ended is not None
+        return Generated(
+            question=question.name,
+            category=question.category,
+            turn=turn,
+            method=method,
+            prompt_ids=tuple(prompt),
+            token_ids=tuple(token for round in rounds for token in round.tokens),
+            ended=ended.value,
+            prompt_seconds=prompt_seconds,
+            rounds=tuple(map(_recorded, rounds)),
+        )
+
+    def _compare(self, question: Question, turn: int) -> None:
+        """Record where greedy answers to a turn leave the autoregressive one."""
+        run, told = self.writer.run, self.settings
+        plain = run.generated.get((question.name, turn, AUTOREGRESSIVE))
+        if plain is None or not told.sampling.greedy:
+            return
+        for method in self.methods:
+            key: Key = (question.name, turn, method.name)
+            answer = run.generated.get(key)
+            if answer is None or key in run.differences:
+                continue
+            parted = first_difference(plain.token_ids, answer.token_ids)
+            if parted is not None:
+                at, expected, found = parted
+                before = [*plain.prompt_ids, *plain.token_ids[:at]]
+                ended = expected is None or found is None
+                gap = None if ended else logit_gap(self.target, before, expected, found)
+                self.writer.append(Difference(*key, at=at, expected=expected, found=found, gap=gap))
+
+
+def _methods(target: Path, drafter: str | Path | None, trimmed: Sequence[str | Path]) -> list[Method]:
+    methods = [Method(AUTOREGRESSIVE)]
+    if drafter is not None:
+        methods.append(_method(FULL, local_folder(drafter), target))
+    folders = [local_folder(path) for path in trimmed]
+    for folder in folders:
+        same = [other for other in folders if other.name == folder.name]
+        name = folder.name if len(same) == 1 else f"{folder.parent.name}/{folder.name}"
+        methods.append(_method(name, folder, target))
+    names = [method.name for method in methods]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"two drafters go by the name {twice}", expected="folders of different names", remedy="rename one of them"
+        )
+    return methods
+
+
+def _method(name: str, folder: Path, target: Path) -> Method:
+    cost = drafter_cost(folder, target)
+    return Method(
+        name=name,
+        folder=folder,
+        kind=drafter_kind(folder, target),
+        kept_size=cost.full_head_rows,
+        kept_ids=available_ids(folder, target),
+        cost=asdict(cost),
+        fingerprint=fingerprint(open_checkpoint(folder).tensors.values()),
+    )
+
+
+def _header(
+    folder: Path,
+    words: TargetText,
+    tokenizer: str | Path,
+    methods: Sequence[Method],
+    questions: Sequence[Question],
+    settings: Settings,
+) -> dict[str, Any]:
+    """The first line of a run. identity: what must be the same where it is gone on with; questions may be added."""
+    told = asdict(settings)
+    facts = tokenizer_facts(tokenizer)
+    identity = {
+        "target": fingerprint(open_checkpoint(folder).tensors.values()),
+        "methods": {method.name: method.fingerprint for method in methods},
+        "tokenizer": facts.hash,
+        **told.pop("sampling"),
+        **told,
+    }
+    made = birth_certificate({"threads": torch.get_num_threads()}, {"questions": _hash(questions)})
+    return {
+        "made": made | {"torch": torch.__version__},
+        "target": folder.name,
+        "vocabulary": facts.vocab_size,
+        "identity": identity,
+        "methods": [method.as_object() for method in methods],
+    }
+
+
+def _hash(questions: Sequence[Question]) -> str:
+    digest = hashlib.sha256()
+    for question in questions:
+        digest.update(repr((question.name, question.turns, question.before)).encode())
+    return digest.hexdigest()
+
+
+def _seed(seed: int, question: str, turn: int) -> int:
+    """Chance of its own for every answer, the same for all methods and in every order."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{question}/{turn}".encode()).digest()[:7])
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _recorded(round: Round) -> RecordedRound:
+    return RecordedRound(
+        round.emitted,
+        round.accepted,
+        round.drafted,
+        round.depth,
+        round.draft_seconds,
+        round.target_seconds,
+        round.seconds,
+    )

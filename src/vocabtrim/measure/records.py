@@ -1,0 +1,288 @@
+"""A run on disk: `rounds.jsonl`, whose first line says what is run, and every other one what came of it.
+
+One generation a line, appended as soon as it is there, so that a run that was cut off can go on. Raw rounds only:
+every ratio is computed elsewhere, from sums. Knows lines and files; knows no models and no figures.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import InputError, OutputError
+from ..provenance import refuse_unwritable
+
+SCHEMA = 1
+ROUNDS = "rounds.jsonl"
+AUTOREGRESSIVE = "autoregressive"
+
+
+@dataclass(frozen=True)
+class RecordedRound:
+    """A round (`decoding.rounds.Round`) without its tokens, which stand in their generation."""
+
+    emitted: int
+    accepted: int
+    drafted: int
+    depth: int
+    draft_seconds: float
+    target_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One answer. turn: which of the question's, from 0. prompt_ids: what the target read.
+
+    prompt_seconds: until the first round began. ended: why it did (`decoding.stopping.Reason`).
+    """
+
+    question: str
+    category: str
+    turn: int
+    method: str
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    ended: str
+    prompt_seconds: float
+    rounds: tuple[RecordedRound, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An answer that there is not, and why."""
+
+    question: str
+    category: str
+    turn: int
+    method: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a method's greedy answer first leaves the autoregressive one.
+
+    at: how many tokens were equal before. expected: the autoregressive token there, None where that answer had ended.
+    found: the method's, likewise. gap: logit of the expected token less that of the found one, as the target scores
+    both behind the same tokens; None where one of them had ended.
+    """
+
+    question: str
+    turn: int
+    method: str
+    at: int
+    expected: int | None
+    found: int | None
+    gap: float | None
+
+
+Record = Generated | Failed | Difference
+Key = tuple[str, int, str]  # question, turn, method
+_TOLD_BY: dict[str, type[Record]] = {"generated": Generated, "failed": Failed, "difference": Difference}
+_NAMES = {kind: name for name, kind in _TOLD_BY.items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds. header: its first line. The last record of a question, turn and method counts."""
+
+    header: Mapping[str, Any]
+    generated: dict[Key, Generated] = field(default_factory=dict)
+    failed: dict[Key, Failed] = field(default_factory=dict)
+    differences: dict[Key, Difference] = field(default_factory=dict)
+
+    def add(self, record: Record) -> None:
+        """Take one more record, in place of an earlier one of the same answer."""
+        key = key_of(record)
+        if isinstance(record, Difference):
+            self.differences[key] = record
+        elif isinstance(record, Generated):
+            self.generated[key] = record
+            self.failed.pop(key, None)
+        else:
+            self.failed[key] = record
+
+    @property
+    def methods(self) -> list[str]:
+        """Their names, the autoregressive one first."""
+        return [method["name"] for method in self.header["methods"]]
+
+
+def key_of(record: Record) -> Key:
+    return record.question, record.turn, record.method
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder; a last line that was cut off is left out.
+
+    Raises InputError for a folder without a run, another schema version, and a line that is no record.
+    """
+    run, _ = _read(folder)
+    return run
+
+
+class RunWriter:
+    """A run folder that is written to, new or gone on with: a context manager.
+
+    header: what is run; its entry `identity` is what a run that goes on must share with the one that began.
+    Raises InputError for a folder whose run is another one, OutputError where it cannot be written, where it holds
+    other things than a run, or where another process writes to it. Nothing is changed then.
+    """
+
+    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._file: IO[bytes] | None = None
+        self.run = Run({"schema": SCHEMA, **header})
+
+    def __enter__(self) -> RunWriter:
+        self._prepare()
+        file = (self.folder / ROUNDS).open("ab", buffering=0)
+        try:
+            self._lock(file)
+            if not file.tell():
+                self._file = file
+                self._write_line(self.run.header)
+                return self
+            found, whole = _read(self.folder)
+            _prove_same(self.folder, found.header, self.run.header)
+            os.truncate(self.folder / ROUNDS, whole)  # of a killed run's last line there may be half
+        except BaseException:
+            file.close()
+            raise
+        self.run, self._file = found, file
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._file is not None
+        self._file.close()
+
+    def append(self, record: Record) -> None:
+        """Write a record; when this returns, a kill of the process no longer loses it."""
+        self._write_line({"record": _NAMES[type(record)], **_as_object(record)})
+        self.run.add(record)
+
+    def _write_line(self, line: Mapping[str, Any]) -> None:
+        """All of it or nothing."""
+        assert self._file is not None
+        rest = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        before = self._file.tell()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._file.truncate(before)
+            raise OutputError(
+                f"cannot write {self.folder / ROUNDS}",
+                found=error.strerror,
+                remedy="free space there and run the same command again: it goes on behind the last whole line",
+            ) from error
+
+    def _prepare(self) -> None:
+        """The folder, which is new, empty, or holds a run."""
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / ROUNDS).exists():
+            raise OutputError(
+                f"{self.folder} exists and holds no run", expected=ROUNDS, remedy="choose another --out, or remove it"
+            )
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OutputError(f"{self.folder} is no folder", remedy="choose another --out")
+        refuse_unwritable(self.folder / ROUNDS)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _lock(self, file: IO[bytes]) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(
+                f"another process writes to {self.folder}", remedy="wait for it, or choose another --out"
+            ) from error
+
+
+def _prove_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    here, there = wanted["identity"], found["identity"]
+    for name in {**here, **there}:
+        if here.get(name) != there.get(name):
+            raise InputError(
+                f"{folder} holds a run of another {name}",
+                expected=_shown(here.get(name)),
+                found=_shown(there.get(name)),
+                remedy="choose another --out, or repeat the command that began it",
+            )
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)[:200]
+
+
+def _read(folder: Path) -> tuple[Run, int]:
+    """The run and the number of bytes of its whole lines."""
+    path = folder / ROUNDS
+    if not path.is_file():
+        raise InputError(f"{folder} holds no run", expected=ROUNDS, remedy="pass what `vocabtrim bench --out` wrote")
+    run, whole = None, 0
+    for number, line in enumerate(_whole_lines(path), start=1):
+        whole += len(line)
+        if run is None:
+            run = Run(_header(path, line))
+        else:
+            run.add(_record(path, number, line))
+    if run is None:
+        raise InputError(f"{path} is empty", expected="a line that says what was run", remedy="remove it")
+    return run, whole
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
+
+
+def _header(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+        schema = header["schema"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _no_run(path, 1, error) from error
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} is of another schema version",
+            expected=SCHEMA,
+            found=_shown(schema),
+            remedy="read it with the version of vocabtrim that wrote it",
+        )
+    if not isinstance(header.get("identity"), dict) or not isinstance(header.get("methods"), list):
+        raise _no_run(path, 1, "no identity or methods")
+    return dict(header)
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        told = json.loads(line)
+        kind = _TOLD_BY[told.pop("record")]
+        if kind is Generated:
+            told["rounds"] = tuple(RecordedRound(*numbers) for numbers in told["rounds"])
+            told["prompt_ids"], told["token_ids"] = tuple(told["prompt_ids"]), tuple(told["token_ids"])
+        return kind(**told)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _no_run(path, number, error) from error
+
+
+def _no_run(path: Path, number: int, found: object) -> InputError:
+    return InputError(
+        f"line {number} of {path} is no record of a run",
+        found=found if isinstance(found, str) else f"{type(found).__name__}: {found}",
+        remedy="the file was changed or is of something else: measure again",
+    )
+
+
+def _as_object(record: Record) -> dict[str, Any]:
+    told = asdict(record)
+    if isinstance(record, Generated):
+        told["rounds"] = [list(asdict(round).values()) for round in record.rounds]
+    return told
