@@ -95,13 +95,13 @@ def _file_documents(
     lacking = partial(skip, by_file=len(source.files) > 1)
     story: dict[str, Any] = {"path": name}
     ledger.files.append(story)
-    if file is not None and _is_parquet(file):
+    if file is not None and is_parquet(file):
         story.update(bytes=file.stat().st_size, sha256=sha256_file(file))
         yield from _of_records(parquet_rows(file, forms.columns), forms, skip, lacking)
         on_bytes(story["bytes"])
         return
     with open_stream(file, on_bytes, story) as stream:
-        container = _container(file, stream)
+        container = container_of(file, stream)
         if container is None:
             skip(BINARY, "from its beginning")
         elif container is text_documents:
@@ -142,14 +142,15 @@ def _of_records(
             yield document, None
 
 
-def _is_parquet(file: Path) -> bool:
+def is_parquet(file: Path) -> bool:
+    """Whether a file begins as Parquet does; False for pipes."""
     if not file.is_file():
         return False
     with file.open("rb") as opened:
         return opened.read(4) == b"PAR1"
 
 
-def _container(file: Path | None, stream: BufferedReader) -> Callable[..., Iterator[Any]] | None:
+def container_of(file: Path | None, stream: BufferedReader) -> Callable[..., Iterator[Any]] | None:
     """How to read a file: told by its name where the name says, else by how it begins. None: binary."""
     beginning = stream.peek(1)
     suffix = _suffix(file)
