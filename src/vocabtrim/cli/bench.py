@@ -27,9 +27,7 @@ def bench(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run; one that was cut off goes on.")],
     drafter: Annotated[str | None, typer.Option(help="The full drafter: local folder or hub id.")] = None,
-    trimmed: Annotated[
-        list[str] | None, typer.Option(help="A trimmed drafter beside it; may be repeated.")
-    ] = None,
+    trimmed: Annotated[list[str] | None, typer.Option(help="A trimmed drafter beside it; may be repeated.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="The target's tokenizer, where it is not in its folder.")
     ] = None,
@@ -128,8 +126,7 @@ def _progress() -> Iterator[Callable[[Run, int, int], None]]:
 
 def tell(run: Run, found: dict[str, list[Figures]], out: Path) -> None:
     """Tables of a run for people."""
-    overall, *categories = found.items()
-    name, methods = overall
+    (_, methods), *categories = found.items()
     identity = run.header["identity"]
     drawn = "greedy" if identity["temperature"] == 0 else f"temperature {identity['temperature']:g}"
     title = f"\n{methods[0].questions} questions, {identity['dtype']}, {drawn}"

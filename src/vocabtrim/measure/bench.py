@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,7 +23,7 @@ from ..checkpoint.stored import fingerprint
 from ..decoding.drafters.choose_plan import choose_plan
 from ..decoding.drafters.protocol import Drafter
 from ..decoding.load import drafter_kind, load_drafter, load_target
-from ..decoding.rounds import Round, decode
+from ..decoding.rounds import GREEDY, Round, decode
 from ..decoding.sampling import Sampling
 from ..decoding.target import Target
 from ..decoding.text import TargetText
@@ -36,6 +35,7 @@ from .questions import Question
 from .records import AUTOREGRESSIVE, Difference, Failed, Generated, Key, RecordedRound, Run, RunWriter
 
 FULL = "full"
+Seen = Callable[[Run, int, int], None]
 _WARM_UP = 8  # tokens that every method emits before anything is measured
 
 
@@ -44,7 +44,7 @@ class Settings:
     """How all methods generate. sampling, draft_length, nodes, branching: see `choose_plan`. chat: see `TargetText`."""
 
     max_new_tokens: int = 128
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     seed: int = 0
     draft_length: int | None = None
     nodes: int | None = None
@@ -85,8 +85,8 @@ def bench(
     drafter: str | Path | None = None,
     trimmed: Sequence[str | Path] = (),
     tokenizer: str | Path | None = None,
-    settings: Settings = Settings(),  # noqa: B008  frozen
-    seen: Callable[[Run, int, int], None] = lambda run, done, all: None,
+    settings: Settings = Settings(),
+    seen: Seen = lambda run, done, wanted: None,
 ) -> Run:
     """Answer every question by the target alone, with `drafter` and with every one of `trimmed`; record into `out`.
 
@@ -97,30 +97,30 @@ def bench(
     """
     if not questions:
         raise InputError("there is no question to answer", remedy="pass a question file that holds some")
+    settings = settings or Settings()
     folder = local_folder(target)
     words = TargetText(tokenizer or folder)
     methods = _methods(folder, drafter, trimmed)
-    header = _header(folder, words, tokenizer or folder, methods, questions, settings)
+    header = _header(folder, tokenizer or folder, methods, questions, settings)
     with RunWriter(Path(out), header) as writer:
-        _Bench(folder, words, methods, settings, writer, seen).answer(questions)
+        opened = load_target(folder, dtype=settings.dtype, device=settings.device)
+        running = _Bench(opened, words, settings, writer)
+        for method in methods:
+            running.open(method)
+        running.answer(questions, seen)
     return writer.run
 
 
 class _Bench:
-    def __init__(
-        self,
-        folder: Path,
-        words: TargetText,
-        methods: Sequence[Method],
-        settings: Settings,
-        writer: RunWriter,
-        seen: Callable[[Run, int, int], None],
-    ) -> None:
-        self.words, self.methods, self.settings, self.writer, self.seen = words, methods, settings, writer, seen
-        self.target = load_target(folder, dtype=settings.dtype, device=settings.device)
-        self.drafters: dict[str, Drafter | None] = {
-            method.name: None if method.folder is None else self._drafter(method) for method in methods
-        }
+    """What is open while questions are answered."""
+
+    def __init__(self, target: Target, words: TargetText, settings: Settings, writer: RunWriter) -> None:
+        self.target, self.words, self.settings, self.writer = target, words, settings, writer
+        self.drafters: dict[str, Drafter | None] = {}
+
+    def open(self, method: Method) -> None:
+        """Load what a method drafts with."""
+        self.drafters[method.name] = None if method.folder is None else self._drafter(method)
 
     def _drafter(self, method: Method) -> Drafter:
         assert method.folder is not None and method.kind is not None
@@ -134,18 +134,18 @@ class _Bench:
         )
         return load_drafter(method.folder, self.target, plan=plan)
 
-    def answer(self, questions: Sequence[Question]) -> None:
-        wanted = sum(len(question.turns) for question in questions) * len(self.methods)
+    def answer(self, questions: Sequence[Question], seen: Seen) -> None:
+        """All questions, by all methods."""
+        methods, run = list(self.drafters), self.writer.run
+        wanted = sum(len(question.turns) for question in questions) * len(methods)
         self._warm_up(questions[0])
         for number, question in enumerate(questions):
-            first = number % len(self.methods)
-            order = [*self.methods[first:], *self.methods[:first]]
+            first = number % len(methods)
             for turn in range(len(question.turns)):
-                for method in order:
-                    if (question.name, turn, method.name) not in self.writer.run.generated:
-                        self.writer.append(self._answer(question, turn, method.name))
-                    run = self.writer.run
-                    self.seen(run, len(run.generated) + len(run.failed), wanted)
+                for method in [*methods[first:], *methods[:first]]:
+                    if (question.name, turn, method) not in run.generated:
+                        self.writer.append(self._answer(question, turn, method))
+                    seen(run, len(run.generated) + len(run.failed), wanted)
                 self._compare(question, turn)
 
     def _warm_up(self, question: Question) -> None:
@@ -224,8 +224,8 @@ class _Bench:
         plain = run.generated.get((question.name, turn, AUTOREGRESSIVE))
         if plain is None or not told.sampling.greedy:
             return
-        for method in self.methods:
-            key: Key = (question.name, turn, method.name)
+        for method in self.drafters:
+            key: Key = (question.name, turn, method)
             answer = run.generated.get(key)
             if answer is None or key in run.differences:
                 continue
@@ -233,8 +233,9 @@ class _Bench:
             if parted is not None:
                 at, expected, found = parted
                 before = [*plain.prompt_ids, *plain.token_ids[:at]]
-                ended = expected is None or found is None
-                gap = None if ended else logit_gap(self.target, before, expected, found)
+                gap = None
+                if expected is not None and found is not None:
+                    gap = logit_gap(self.target, before, expected, found)
                 self.writer.append(Difference(*key, at=at, expected=expected, found=found, gap=gap))
 
 
@@ -271,7 +272,6 @@ def _method(name: str, folder: Path, target: Path) -> Method:
 
 def _header(
     folder: Path,
-    words: TargetText,
     tokenizer: str | Path,
     methods: Sequence[Method],
     questions: Sequence[Question],
@@ -306,7 +306,7 @@ def _hash(questions: Sequence[Question]) -> str:
 
 def _seed(seed: int, question: str, turn: int) -> int:
     """Chance of its own for every answer, the same for all methods and in every order."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{question}/{turn}".encode()).digest()[:7])
+    return int.from_bytes(hashlib.sha256(f"{seed}/{question}/{turn}".encode()).digest()[:7], "big")
 
 
 def _message(role: str, content: str) -> dict[str, str]:

@@ -81,9 +81,7 @@ def complete(run: Run) -> list[list[Generated]]:
     ]
 
 
-def _figures(
-    run: Run, method: str, questions: list[list[Generated]], kept_ids: dict[str, Collection[int]]
-) -> Figures:
+def _figures(run: Run, method: str, questions: list[list[Generated]], kept_ids: dict[str, Collection[int]]) -> Figures:
     about = next(told for told in run.header["methods"] if told["name"] == method)
     own = [[answer for answer in answers if answer.method == method] for answers in questions]
     plain = [[answer for answer in answers if answer.method == AUTOREGRESSIVE] for answers in questions]
