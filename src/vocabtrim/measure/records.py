@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -141,31 +140,48 @@ class RunWriter:
         self.run = Run({"schema": SCHEMA, **header})
 
     def __enter__(self) -> RunWriter:
-        self._prepare()
-        file = (self.folder / ROUNDS).open("ab", buffering=0)
-        try:
-            self._lock(file)
-            if not file.tell():
-                self._file = file
-                self._write_line(self.run.header)
-                return self
-            found, whole = _read(self.folder)
-            _prove_same(self.folder, found.header, self.run.header)
-            os.truncate(self.folder / ROUNDS, whole)  # of a killed run's last line there may be half
-        except BaseException:
-            file.close()
-            raise
-        self.run, self._file = found, file
-        return self
+        self._refuse_what_is_no_run()
+        if (self.folder / ROUNDS).exists():
+            self._begin()
+        return self  # a new run is not there before its first record
 
     def __exit__(self, *_: object) -> None:
-        assert self._file is not None
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def append(self, record: Record) -> None:
         """Write a record; when this returns, a kill of the process no longer loses it."""
+        if self._file is None:
+            self._begin()
         self._write_line({"record": _NAMES[type(record)], **_as_object(record)})
         self.run.add(record)
+
+    def _begin(self) -> None:
+        """Open the file, alone, behind the last whole line of the run that stands there, or with a header."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ROUNDS).open("ab", buffering=0)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.folder / ROUNDS}", found=error.strerror, remedy="choose another --out"
+            ) from error
+        try:
+            self._lock(file)
+            if file.tell():
+                self._go_on(file)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+        if not file.tell():
+            self._write_line(self.run.header)
+
+    def _go_on(self, file: IO[bytes]) -> None:
+        found, whole = _read(self.folder)
+        _prove_same(self.folder, found.header, self.run.header)
+        file.truncate(whole)  # of a killed run's last line there may be half
+        file.seek(whole)
+        self.run = found
 
     def _write_line(self, line: Mapping[str, Any]) -> None:
         """All of it or nothing."""
@@ -183,8 +199,7 @@ class RunWriter:
                 remedy="free space there and run the same command again: it goes on behind the last whole line",
             ) from error
 
-    def _prepare(self) -> None:
-        """The folder, which is new, empty, or holds a run."""
+    def _refuse_what_is_no_run(self) -> None:
         if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / ROUNDS).exists():
             raise OutputError(
                 f"{self.folder} exists and holds no run", expected=ROUNDS, remedy="choose another --out, or remove it"
@@ -192,7 +207,6 @@ class RunWriter:
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputError(f"{self.folder} is no folder", remedy="choose another --out")
         refuse_unwritable(self.folder / ROUNDS)
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def _lock(self, file: IO[bytes]) -> None:
         try:
