@@ -88,11 +88,13 @@ def test_a_document_sees_itself_alone() -> None:
         torch.testing.assert_close(together[step][:, 4 : 8 - step], alone[step][:, : 4 - step], rtol=1e-4, atol=1e-5)
 
 
-def test_a_fresh_eagle_passes_the_feature_on_but_for_a_little_of_the_embedding() -> None:
-    features = drawn(1, SEQ, 16)
+def test_a_fresh_eagle_is_mostly_the_embedding_and_a_fresh_eagle3_the_last_tap() -> None:
+    features, embedded = drawn(1, SEQ, 16), drawn(2, SEQ, 16)[:1]
     torch.manual_seed(5)
-    (first,) = Eagle(SIZE)(features, torch.zeros(1, SEQ, 16), positions(SEQ), causal(SEQ), 1)
-    assert torch.nn.functional.cosine_similarity(first, features, dim=-1).min() > 0.95
+    (first,) = Eagle(SIZE)(features, embedded.roll(1, 1), positions(SEQ), causal(SEQ), 1)
+    torch.testing.assert_close(first, embedded + 0.3 * features, atol=0.5, rtol=0)
+    taps = torch.cat([drawn(3, SEQ, 32)[:1], features], -1)
+    torch.testing.assert_close(Eagle3(SIZE, vocab=30).fc(taps), features, atol=0.5, rtol=0)
 
 
 def test_fresh_medusa_heads_pass_the_feature_on() -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from vocabtrim.checkpoint.inspect import inspect
 from vocabtrim.testbed import tensors
+from vocabtrim.testbed.builtin import TOKENIZER
 from vocabtrim.testbed.family import whole_medusa
 from vocabtrim.testbed.sizes import ModelShape
 from vocabtrim.testbed.train import llama
@@ -52,7 +53,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("family")
     model = llama.build(llama.config(TARGET), seed=0)
     torch.save({"module": model.state_dict()}, folder / "checkpoint.pt")
-    tokenizer = Path(tensors.__file__).parent / "data"
+    tokenizer = TOKENIZER
     export(folder / "checkpoint.pt", tokenizer, folder / "target", TARGET)
     return folder / "target"
 

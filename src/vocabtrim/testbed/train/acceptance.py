@@ -24,7 +24,8 @@ from torch import Tensor
 
 from .distil import aligned
 from .documents import PLAIN_CATEGORIES
-from .drafter import SETTINGS, Pupil, pupil, teacher_of
+from .drafter import SETTINGS, Pupil, pupil
+from .lessons import lesson_of
 from .mixture import Batch
 from .shards import ROW, read
 from .sizes import END, END_OF_TEXT, VOCAB
@@ -69,8 +70,8 @@ def accepted(follows: npt.NDArray[np.bool_], first: int, stop: int) -> tuple[int
 def drafted_places(student: Pupil, target: Any, batch: Batch) -> Tensor:
     """(rows, seq, steps, hidden): what the drafter's head reads, by place (distil.aligned)."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        places = aligned(student.drafted(batch, teacher_of(target, batch)))
-    if student.steps == 1:  # a language model scores a token alike from every root
+        places = aligned(student.drafted(lesson_of(target, batch), _DEPTH))
+    if places.shape[2] == 1:  # a language model scores a token alike from every root
         places = places.expand(-1, -1, _CHAIN, -1)
     return places
 
@@ -148,7 +149,7 @@ def main(run: Path, kinds: list[str]) -> None:
     records = [json.loads(line) for line in (run / "heldout_completions.jsonl").read_text().splitlines()]
     kept = vocabularies(run)
     for kind in kinds:
-        student = pupil(kind, target.lm_head.weight, _DEPTH)
+        student = pupil(kind, target.lm_head.weight)
         student.module.load_state_dict(torch.load(run / kind / "checkpoint.pt", weights_only=True)["module"])
         for (category, name), values in efficiency(student, target, records, kept).items():
             print(json.dumps({"drafter": kind, "category": category, "kept": name} | values), flush=True)

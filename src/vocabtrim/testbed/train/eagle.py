@@ -5,6 +5,8 @@ Parameter names are SafeAILab's; there is no input norm, no final norm and no he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -28,15 +30,15 @@ class Layer(nn.Module):
         return out
 
 
-def pass_on(fc: nn.Linear, layer: nn.Module) -> None:
-    """Start as the identity on the last `hidden` inputs: learning needs far fewer tokens than from chance.
+def pass_through(fc: nn.Linear, layer: nn.Module, shares: Sequence[float]) -> None:
+    """Start as a sum of the inputs: learning needs far fewer tokens than from chance.
 
-    Both blocks start without an output, which is no dead end: their output matrices learn first.
+    shares: of each block of `hidden` inputs. Attention and feed-forward start without an output, which is no dead end:
+    their output matrices learn first.
     """
-    hidden = fc.out_features
     with torch.no_grad():
-        fc.weight.mul_(0.1)
-        fc.weight[:, -hidden:] += torch.eye(hidden)
+        fc.weight.normal_(0, 0.02)
+        fc.weight += torch.cat([share * torch.eye(fc.out_features) for share in shares], 1)
         if fc.bias is not None:
             fc.bias.zero_()
         layer.self_attn.o_proj.weight.zero_()  # type: ignore[union-attr, operator]
@@ -50,7 +52,7 @@ class Eagle(nn.Module):
         super().__init__()
         self.fc = nn.Linear(2 * size.hidden, size.hidden)
         self.layers = nn.ModuleList([Layer(size)])
-        pass_on(self.fc, self.layers[0])
+        pass_through(self.fc, self.layers[0], (1.0, 0.3))
 
     def forward(self, features: Tensor, embedded: Tensor, position: Tensor, mask: Tensor, steps: int) -> list[Tensor]:
         """Step k, index i: the drafted feature of position i + k + 1.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .block import Attention, GatedMLP
-from .eagle import pass_on
+from .eagle import pass_through
 from .sizes import ONE_LAYER, VOCAB, Size
 
 
@@ -41,7 +41,7 @@ class Eagle3(nn.Module):
         super().__init__()
         self.fc = nn.Linear(3 * size.hidden, size.hidden, bias=False)
         self.midlayer = MidLayer(size)
-        pass_on(self.fc, self.midlayer)
+        pass_through(self.fc, self.midlayer, (0.0, 0.0, 1.0))
         self.norm = nn.RMSNorm(size.hidden, size.norm_eps)
         self.lm_head = nn.Linear(size.hidden, vocab, bias=False)
 

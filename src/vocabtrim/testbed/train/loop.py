@@ -12,24 +12,43 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from .mixture import Batch, Mixture
+from .mixture import Batch
 from .schedule import Schedule
 
 _SAVE_EVERY = 240.0  # seconds
 _CLIP = 1.0
 
 
+Given_co = TypeVar("Given_co", bound=Batch, covariant=True)
+Given = TypeVar("Given", bound=Batch)
+
+
+class Source(Protocol[Given_co]):
+    """Batches in an order that can be gone on with (`mixture.Mixture`)."""
+
+    def next(self) -> Given_co: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def resume(self, state: Mapping[str, Any]) -> None: ...
+
+    def epochs(self) -> dict[str, float]: ...
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made with. matrix_rate: Muon, for hidden matrices; vector_rate: AdamW, for all else."""
+    """What a run is made with. matrix_rate: Muon, for hidden matrices; vector_rate: AdamW, for all else.
+
+    steps: in all, the rate falling over the second half of them; None until a decay is asked for.
+    """
 
     matrix_rate: float
     vector_rate: float
@@ -37,6 +56,7 @@ class Settings:
     warmup: int
     evaluate_every: int
     log_every: int = 10
+    steps: int | None = None
 
 
 class Optimizers:
@@ -75,13 +95,16 @@ class Optimizers:
             part.load_state_dict(saved)
 
 
-class Run:
+class Run(Generic[Given]):
     """One training run in its folder."""
 
-    def __init__(self, folder: Path, module: nn.Module, mixture: Mixture, settings: Settings) -> None:
+    def __init__(self, folder: Path, module: nn.Module, mixture: Source[Given], settings: Settings) -> None:
         self.folder, self.module, self.mixture, self.settings = folder, module, mixture, settings
         self.optimizers = Optimizers(module, settings)
         self.schedule = Schedule(settings.warmup)
+        if settings.steps is not None:
+            self.schedule.decay_from = settings.steps // 2
+            self.schedule.decay_steps = settings.steps - settings.steps // 2
         self.step = self.tokens = 0
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "pid").write_text(str(os.getpid()))
@@ -89,7 +112,7 @@ class Run:
         if (folder / "checkpoint.pt").exists():
             self._resume()
 
-    def train(self, loss_of: Callable[[Batch], Tensor], evaluate: Callable[[], dict[str, float]]) -> None:
+    def train(self, loss_of: Callable[[Given], Tensor], evaluate: Callable[[], dict[str, float]]) -> None:
         """Learn until the decay is over. loss_of: the mean loss of a batch, to be stepped on."""
         signal.signal(signal.SIGTERM, self._stop)
         saved = began = time.monotonic()

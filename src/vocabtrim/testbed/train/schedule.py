@@ -18,7 +18,7 @@ class Schedule:
         warm = min(1.0, (step + 1) / self.warmup)
         if self.decay_from is None:
             return warm
-        return warm * max(0.0, 1 - (step - self.decay_from) / self.decay_steps)
+        return warm * min(1.0, max(0.0, 1 - (step - self.decay_from) / self.decay_steps))
 
     def over(self, step: int) -> bool:
         """Whether nothing is left to learn."""
