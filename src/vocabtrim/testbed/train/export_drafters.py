@@ -25,7 +25,7 @@ from .sizes import END, END_OF_TEXT, INDEPENDENT, MEDUSA_HEADS, ONE_LAYER, VOCAB
 
 def write_eagle(weights: dict[str, Tensor], out: Path) -> None:
     """EAGLE-1/2: fc and one layer; the embedding is the target's."""
-    _write(out, weights, _config())
+    _write(out, weights, _config() | {"bias": False})
 
 
 def write_eagle3(weights: dict[str, Tensor], out: Path) -> None:
