@@ -26,7 +26,9 @@ from safetensors.torch import load_file, save_file
 import vocabtrim as vt
 from drafter_files import Shape, widen
 from vocabtrim.decoding.drafters.plans import Chain
+from vocabtrim.decoding.text import TargetText
 from vocabtrim.testbed import shapes
+from vocabtrim.testbed.family import held_out_prompts, member
 from vocabtrim.testbed.shapes import TINY
 
 pytestmark = pytest.mark.engine
@@ -104,7 +106,13 @@ def test_vllm_drafts_the_same_tokens(name: str, tmp_path: Path) -> None:
         folder = shapes.write_eagle3(tmp_path / "drafter", ENGINE_SHAPE, seed=4, draft_vocab=12)
         config = config | {"architectures": ["LlamaForCausalLMEagle3"]}
     widen(folder, config, extra)
-    prompt, files = [3, 1, 4, 1, 5, 9, 2, 6], (tmp_path / "asked.safetensors", tmp_path / "answer.safetensors")
+    agrees_with_vllm(python, method, target_folder, folder, [3, 1, 4, 1, 5, 9, 2, 6], tmp_path)
+
+
+def agrees_with_vllm(
+    python: str, method: str, target_folder: Path, folder: Path, prompt: list[int], scratch: Path
+) -> None:
+    files = scratch / "asked.safetensors", scratch / "answer.safetensors"
     save_file({"prompt": torch.tensor(prompt)}, files[0])
     ask(python, "vllm_drafts.py", method, target_folder, folder, *files)
     answer = load_file(files[1])
@@ -117,13 +125,21 @@ def test_vllm_drafts_the_same_tokens(name: str, tmp_path: Path) -> None:
     for draft in answer["drafts"].tolist():
         if emitted < len(output):
             context = prompt + output[:emitted]
-            drafter.begin(context, 128, target.begin(context, 128, drafter.states))
+            drafter.begin(context, 512, target.begin(context, 512, drafter.states))
             assert drafter.propose(3, None).tree.tokens[1:].tolist() == draft
             pairs = zip(draft, output[emitted:], strict=False)
             survived = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
             accepted, emitted = accepted + survived, emitted + survived + 1
     assert emitted >= len(output)
     assert accepted == int(answer["accepted"])
+
+
+@pytest.mark.parametrize("method", ["eagle", "eagle3"])
+def test_vllm_drafts_with_the_trained_family(method: str, tmp_path: Path) -> None:
+    """The carried files as they are."""
+    python = engine("VOCABTRIM_VLLM_PYTHON")
+    prompt = TargetText(member("target")).conversation(held_out_prompts()[0].messages)[:200]
+    agrees_with_vllm(python, method, member("target"), member(method), prompt, tmp_path)
 
 
 def as_speculators(folder: Path, family: str, config: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def test_three_ways_write_the_same(drafter: str, tmp_path: Path) -> None:
     assert (plain.name, full.name, trimmed.name) == (PLAIN, FULL, TRIMMED)
     assert plain.summary.block_efficiency == plain.mbsu == 1.0
     assert full.summary.emitted == trimmed.summary.emitted == plain.summary.emitted
-    assert full.summary.rounds <= trimmed.summary.rounds < plain.summary.rounds
+    assert full.summary.rounds < 0.9 * plain.summary.rounds and trimmed.summary.rounds < 1.1 * full.summary.rounds
     assert trimmed.head_rows is not None and full.head_rows is not None
     assert trimmed.head_rows < full.head_rows / 2
     # What the drafters wrote alone is shown as theirs.

@@ -124,13 +124,16 @@ def _tell(drafter: str, sides: list[Side], prompts: int, different: int, out: Pa
             f"{side.summary.rounds:,}",
             f"{side.summary.block_efficiency:.2f}",
             f"{side.mbsu:.2f}",
+            f"{1e3 * side.summary.draft_seconds / side.summary.rounds:.1f} ms",
+            f"{1e3 * side.summary.target_seconds / side.summary.rounds:.1f} ms",
             f"{side.summary.tokens_per_second:.0f}",
             f"{side.summary.tokens_per_second / plain:.2f}",
         )
         for side in sides
     ]
     title = f"\n{prompts} held-out prompts, {drafter} drafter, greedy, float32"
-    columns = ["", "head rows", "tokens", "target passes", "block efficiency", "MBSU", "tokens/s", "measured speed-up"]
+    columns = ["", "head rows", "tokens", "target passes", "block efficiency", "MBSU"]
+    columns += ["drafting a round", "target pass", "tokens/s", "measured speed-up"]
     print_table(title, columns, rows)
     if not different:
         print(f"All three wrote the same {sides[0].summary.emitted:,} tokens, id for id.")
@@ -165,6 +168,8 @@ def _as_object(
                 "target_passes": side.summary.rounds,
                 "block_efficiency": side.summary.block_efficiency,
                 "mbsu": side.mbsu,
+                "draft_seconds": side.summary.draft_seconds,
+                "target_seconds": side.summary.target_seconds,
                 "tokens_per_second": side.summary.tokens_per_second,
             }
             for side in sides

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vocabtrim.testbed.train.drafter import narrowed
 from vocabtrim.testbed.train.eagle import Eagle
 from vocabtrim.testbed.train.eagle3 import Eagle3
 from vocabtrim.testbed.train.medusa import Medusa
@@ -102,3 +103,14 @@ def test_fresh_medusa_heads_pass_the_feature_on() -> None:
     features = drawn(1, SEQ, 16)
     for step in Medusa(SIZE, heads=3)(features):
         torch.testing.assert_close(step, features)
+
+
+def test_a_narrowed_embedding_tells_apart_what_the_wide_one_does() -> None:
+    """Rows that differ in two directions of sixteen keep their distances, up to one factor, in two columns."""
+    flat = drawn(30, 2) @ torch.linalg.qr(drawn(16, 2))[0].T
+    narrow = narrowed(flat + 3.0, 2)
+    torch.testing.assert_close(narrow.square().mean().sqrt(), torch.tensor(0.02))
+    wide_distances, distances = torch.pdist(flat), torch.pdist(narrow)
+    torch.testing.assert_close(
+        distances / distances.mean(), wide_distances / wide_distances.mean(), rtol=1e-3, atol=1e-4
+    )

@@ -65,7 +65,7 @@ def test_the_target_is_a_llama_with_stop_tokens(target: Path) -> None:
 
 def test_eagle(target: Path, tmp_path: Path) -> None:
     write_eagle(Eagle().state_dict(), tmp_path / "eagle")
-    assert held(tmp_path / "eagle" / "model.safetensors") == named(tensors.eagle(SHAPE, embed=False, fc_bias=True))
+    assert held(tmp_path / "eagle" / "model.safetensors") == named(tensors.eagle(SHAPE, embed=False, fc_bias=False))
     assert inspect(tmp_path / "eagle", target).kind == "EAGLE-1/2"
 
 

@@ -38,7 +38,7 @@ CURRICULUM = {
     "eagle": ((1, 1700), (3, 300)),
     "eagle3": ((1, 1700), (3, 300)),
     "medusa": ((MEDUSA_HEADS, 800),),
-    "independent": ((1, 2600),),
+    "independent": ((1, 6000),),
 }
 RATES = {
     "eagle": (3e-3, 1e-3),
@@ -101,6 +101,8 @@ def _medusa(target_head: Tensor) -> Pupil:
 
 def _independent(target_head: Tensor) -> Pupil:
     module = llama.build(llama.config(INDEPENDENT), _SEED)
+    with torch.no_grad():
+        module.lm_head.weight.copy_(narrowed(target_head, INDEPENDENT.hidden))
     core = torch.compile(module.model, dynamic=False)
 
     def drafted(lesson: Lesson, _: int) -> list[Tensor]:
@@ -108,6 +110,16 @@ def _independent(target_head: Tensor) -> Pupil:
         return [torch.roll(llama.hidden_of(core, lesson).last_hidden_state, -1, 1)]
 
     return Pupil(module, drafted, lambda: module.lm_head.weight)
+
+
+def narrowed(rows: Tensor, width: int) -> Tensor:
+    """(vocab, width): what of rows (vocab, hidden) lies in the `width` directions that tell most of them apart.
+
+    As large as a fresh embedding. What the target knows of its tokens need not be learned again.
+    """
+    _, _, directions = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    projected = rows @ directions[:width].T
+    return projected * (0.02 / projected.square().mean().sqrt())
 
 
 def loss_of(

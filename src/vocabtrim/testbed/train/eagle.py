@@ -39,18 +39,16 @@ def pass_through(fc: nn.Linear, layer: nn.Module, shares: Sequence[float]) -> No
     with torch.no_grad():
         fc.weight.normal_(0, 0.02)
         fc.weight += torch.cat([share * torch.eye(fc.out_features) for share in shares], 1)
-        if fc.bias is not None:
-            fc.bias.zero_()
         layer.self_attn.o_proj.weight.zero_()  # type: ignore[union-attr, operator]
         layer.mlp.down_proj.weight.zero_()  # type: ignore[union-attr, operator]
 
 
 class Eagle(nn.Module):
-    """fc and one layer."""
+    """fc, without a bias, which vLLM's EAGLE does not have, and one layer."""
 
     def __init__(self, size: Size = ONE_LAYER) -> None:
         super().__init__()
-        self.fc = nn.Linear(2 * size.hidden, size.hidden)
+        self.fc = nn.Linear(2 * size.hidden, size.hidden, bias=False)
         self.layers = nn.ModuleList([Layer(size)])
         pass_through(self.fc, self.layers[0], (1.0, 0.3))
 

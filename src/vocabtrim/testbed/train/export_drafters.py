@@ -25,12 +25,13 @@ from .sizes import END, END_OF_TEXT, INDEPENDENT, MEDUSA_HEADS, ONE_LAYER, VOCAB
 
 def write_eagle(weights: dict[str, Tensor], out: Path) -> None:
     """EAGLE-1/2: fc and one layer; the embedding is the target's."""
-    _write(out, weights, _config())
+    _write(out, weights, _config() | {"bias": False})
 
 
 def write_eagle3(weights: dict[str, Tensor], out: Path) -> None:
     """EAGLE-3 with a full head: no maps, as some published files with a full head have none."""
-    _write(out, weights, _config() | {"draft_vocab_size": VOCAB})
+    named = {"architectures": ["LlamaForCausalLMEagle3"]}  # by which engines know it
+    _write(out, weights, _config() | named | {"draft_vocab_size": VOCAB})
 
 
 def write_medusa_blocks(weights: dict[str, Tensor], out: Path) -> None:

@@ -26,5 +26,5 @@ class Size:
 TARGET = Size(hidden=256, intermediate=704, layers=8, heads=4, kv_heads=2, head_dim=64)
 EAGLE3_TAPS = (2, TARGET.layers // 2, TARGET.layers - 3)
 ONE_LAYER = replace(TARGET, layers=1)
-INDEPENDENT = Size(hidden=128, intermediate=384, layers=2, heads=4, kv_heads=2, head_dim=32)
+INDEPENDENT = Size(hidden=128, intermediate=192, layers=4, heads=4, kv_heads=2, head_dim=32)
 MEDUSA_HEADS = 3
