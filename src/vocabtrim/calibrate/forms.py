@@ -16,7 +16,7 @@ NO_TEXT = "no text in it"
 NO_TURN = "chat without an assistant turn"
 NO_CHAT = "no chat"
 
-_CHAT_FIELDS = ("messages", "conversations", "conversation")
+CHAT_FIELDS = ("messages", "conversations", "conversation")
 _COMPLETION_FIELDS = (("prompt", "completion"), ("prompt", "response"))
 
 
@@ -86,7 +86,7 @@ class Forms:
         return self._recognised(record)
 
     def _recognised(self, record: Mapping[str, Any]) -> Document:
-        for name in _CHAT_FIELDS:
+        for name in CHAT_FIELDS:
             if isinstance(record.get(name), list):
                 return self._chat(record[name], record.get("tools"))
         if self.chat_only:
