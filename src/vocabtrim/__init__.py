@@ -31,6 +31,10 @@ _HOME = {
     "Chain": "decoding.drafters.plans",
     "DynamicTree": "decoding.drafters.plans",
     "summarise": "measure.metrics",
+    "replay": "measure.replay",
+    "Replayed": "measure.replay",
+    "Recorded": "measure.recording",
+    "Recording": "measure.recording",
     "calibrate_and_trim": "job",
 }
 

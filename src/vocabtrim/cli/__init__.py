@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, choose, convert, count, demo, generate, inspect, merge, trim
+from . import check, choose, convert, count, demo, generate, inspect, merge, replay, trim
 from .screen import print_version, run
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command()(inspect.inspect)
 app.command()(check.check)
 app.command()(convert.convert)
 app.command()(generate.generate)
+app.command()(replay.replay)
 
 
 def main() -> None:

@@ -92,21 +92,21 @@ class Recording:
     def generations(self, states: Sequence[int] = (), group_by: str = "category") -> Iterator[Recorded]:
         """states: whose hidden states are wanted, in that order; each generation's are read when its turn comes.
         group_by: the field that holds the category. Raises InputError for states that were not recorded."""
-        columns = self._columns(states)
+        self.prove_states(states)
+        columns = [self.about.states.index(state) for state in states]
         for number, line in enumerate(_whole_lines(self.path), start=1):
             if number > 1:
                 yield self._generation(number, line, columns, group_by)
 
-    def _columns(self, states: Sequence[int]) -> list[int]:
-        missing = [state for state in states if state not in self.about.states]
-        if missing:
+    def prove_states(self, states: Sequence[int]) -> None:
+        """Raises InputError where these hidden states were not recorded."""
+        if not set(states) <= set(self.about.states):
             raise InputError(
                 f"{self.folder} does not hold the hidden states that the drafter reads",
                 expected=f"states {list(states)}",
                 found=f"{list(self.about.states)}" if self.about.states else "none",
                 remedy="record them with `vocabtrim bench --record`, or replay a drafter that reads none",
             )
-        return [self.about.states.index(state) for state in states]
 
     def _generation(self, number: int, line: bytes, columns: list[int], group_by: str) -> Recorded:
         try:

@@ -259,7 +259,8 @@ def _pick(head: Head, ids: Ids | None) -> Pick:
             found=f"id {missing[0]}",
             remedy="replay the drafter that the kept vocabulary was chosen for, before it was cut",
         )
-    return Pick(columns.to(device), HeadRows(wanted.to(device)))
+    whole = len(columns) == len(own)
+    return Pick(None if whole else columns.to(device), HeadRows(wanted.to(device)))
 
 
 def _hidden(recorded: Recorded, start: int, end: int, head: Head | None = None) -> torch.Tensor | None:

@@ -63,7 +63,6 @@ def _depth(recorded: Recorded, place: int) -> int:
 
 
 def _round(tree: Tree, following: tuple[int, ...]) -> ReplayedRound:
-    """The output may end in the middle of what was accepted: there live decoding cuts too."""
-    path = right_path(tree, following)
-    emitted = min(len(path) + 1, len(following))
-    return ReplayedRound(emitted, min(len(path), emitted), tree.drafted, tree.depth)
+    """Where the output ends in the middle of what is right, live decoding cuts too."""
+    accepted = len(right_path(tree, following))
+    return ReplayedRound(min(accepted + 1, len(following)), accepted, tree.drafted, tree.depth)

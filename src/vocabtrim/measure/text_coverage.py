@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..vocabulary.kept import Ids
 from .recording import Recorded
@@ -59,18 +60,21 @@ class TextCoverage:
         return sum(token.in_prompt for token in self.lost) / lost if lost else 0.0
 
 
-@dataclass
 class CoverageTally:
     """Adds up generations. kept: ascending ids; None for all."""
 
-    kept: Ids | None
-    _sums: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
-    _lost: Counter[int] = field(default_factory=Counter)
-    _in_prompt: Counter[int] = field(default_factory=Counter)
+    def __init__(self, kept: Ids | None) -> None:
+        self._is_kept: npt.NDArray[np.bool_] | None = None  # by id; False behind its end
+        if kept is not None:
+            self._is_kept = np.zeros(int(kept[-1]) + 2, bool)
+            self._is_kept[kept] = True
+        self._sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+        self._lost: Counter[int] = Counter()
+        self._in_prompt: Counter[int] = Counter()
 
     def add(self, recorded: Recorded) -> None:
         output = np.asarray(recorded.output, np.int64)
-        kept = np.ones(output.size, bool) if self.kept is None else np.isin(output, self.kept)
+        kept = np.ones(output.size, bool) if self._is_kept is None else self._is_kept.take(output, mode="clip")
         for part, name in (("", ""), ("source", recorded.source), ("category", recorded.category)):
             self._count(part, name, kept)
         for start, stretch in zip(STRETCHES, np.split(kept, STRETCHES[1:]), strict=True):
@@ -91,7 +95,7 @@ class CoverageTally:
             lost=tuple(Lost(token, count, self._in_prompt[token]) for token, count in self._ranked()),
         )
 
-    def _count(self, part: str, name: str, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
+    def _count(self, part: str, name: str, kept: npt.NDArray[np.bool_]) -> None:
         sums = self._sums[part, name]
         sums[0] += kept.size
         sums[1] += int(kept.sum())
