@@ -17,7 +17,7 @@ from recordings import record
 from tiny_tokenizer import train, write_jsonl
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.decoding.text import TargetText
-from vocabtrim.measure.recording import About, RecordingWriter
+from vocabtrim.measure.recording import RecordingHeader, RecordingWriter
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.builtin import BUILTIN, TOKENIZER
 from vocabtrim.vocabulary.kept import KeptVocabulary
@@ -44,8 +44,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target, words = vt.load_target(folder / "target", dtype="float32"), TargetText(folder / "target")
     facts = tokenizer_facts(folder / "target")
     said: list[int] = []
-    about = About("target", facts.hash, target.lm.vocab, vt.Sampling(), (-1,))
-    with RecordingWriter(folder / "recorded", about) as writer:
+    header = RecordingHeader("target", facts.hash, target.lm.vocab, vt.Sampling(), (-1,))
+    with RecordingWriter(folder / "recorded", header) as writer:
         for name, prompt in PROMPTS.items():
             found = record(target, words.prompt(prompt), LENGTH, states=(-1,), name=name)
             writer.append(replace(found, category=name))

@@ -19,10 +19,10 @@ from vocabtrim.decoding.sampling import Sampling
 from vocabtrim.decoding.stopping import Reason
 from vocabtrim.decoding.target import Target
 from vocabtrim.errors import InputError, MismatchError, OutputError
-from vocabtrim.measure.recording import RECORDING, About, Recorded, Recording, RecordingWriter
+from vocabtrim.measure.recording import RECORDING, Recorded, Recording, RecordingHeader, RecordingWriter
 from vocabtrim.measure.state_recorder import StateRecorder
 
-ABOUT = About("a target", "abc", 99, Sampling(temperature=0.5, top_p=0.9), (2, -1), {"tool": "vocabtrim"})
+HEADER = RecordingHeader("a target", "abc", 99, Sampling(temperature=0.5, top_p=0.9), (2, -1), {"tool": "vocabtrim"})
 WIDTH = 3  # of one hidden state
 
 
@@ -33,8 +33,8 @@ def generation(name: str, prompt: int = 2, output: int = 3) -> Recorded:
     )
 
 
-def write(folder: Path, *generations: Recorded, about: About = ABOUT) -> Path:
-    with RecordingWriter(folder, about) as writer:
+def write(folder: Path, *generations: Recorded, header: RecordingHeader = HEADER) -> Path:
+    with RecordingWriter(folder, header) as writer:
         for one in generations:
             writer.append(one)
     return folder
@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     wanted = [generation("a"), replace(generation("b€", 1, 1), ended=None, max_new_tokens=None, category="")]
     recording = Recording(write(tmp_path / "run", *wanted))
-    assert recording.about == ABOUT
+    assert recording.header == HEADER
     for _ in range(2):  # it can be iterated again
         found = list(recording)
         assert all(map(same, found, wanted)) and {one.source for one in found} == {"run"}
@@ -96,7 +96,7 @@ def test_a_recording_cut_off_anywhere_goes_on(tmp_path: Path) -> None:
         with (folder / RECORDING).open("ab") as file:
             file.truncate(len(whole[RECORDING]) - cut)
         assert [one.name for one in Recording(folder)] == ["a", "bb"]
-        with RecordingWriter(folder, replace(ABOUT, certificate={"another": "day"})) as writer:
+        with RecordingWriter(folder, replace(HEADER, certificate={"another": "day"})) as writer:
             assert writer.names == {"a", "bb"}
             writer.append(three[2])
         assert contents(folder) == whole
@@ -105,15 +105,15 @@ def test_a_recording_cut_off_anywhere_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(ABOUT, target="another"),
-        replace(ABOUT, tokenizer_hash=None),
-        replace(ABOUT, vocab=98),
-        replace(ABOUT, sampling=Sampling()),
-        replace(ABOUT, states=(-1,)),
+        replace(HEADER, target="another"),
+        replace(HEADER, tokenizer_hash=None),
+        replace(HEADER, vocab=98),
+        replace(HEADER, sampling=Sampling()),
+        replace(HEADER, states=(-1,)),
     ],
     ids=["target", "tokenizer", "vocab", "sampling", "states"],
 )
-def test_a_recording_of_something_else_is_left_alone(tmp_path: Path, other: About) -> None:
+def test_a_recording_of_something_else_is_left_alone(tmp_path: Path, other: RecordingHeader) -> None:
     folder = write(tmp_path / "run", generation("a"))
     with (folder / RECORDING).open("ab") as file:
         file.write(b'{"half')
@@ -125,9 +125,9 @@ def test_a_recording_of_something_else_is_left_alone(tmp_path: Path, other: Abou
 
 def test_other_peoples_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="holds no recording"), RecordingWriter(tmp_path, ABOUT):
+    with pytest.raises(OutputError, match="holds no recording"), RecordingWriter(tmp_path, HEADER):
         pass
-    with pytest.raises(OutputError, match="is no folder"), RecordingWriter(tmp_path / "notes.txt", ABOUT):
+    with pytest.raises(OutputError, match="is no folder"), RecordingWriter(tmp_path / "notes.txt", HEADER):
         pass
     assert contents(tmp_path) == {"notes.txt": b"mine"}
 
@@ -135,7 +135,7 @@ def test_other_peoples_files_are_left_alone(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_and_what_was_recorded_stays(tiny_disk: Path) -> None:
     """32 kB: some generations of 2 kB of states fit."""
     folder, names = tiny_disk / "run", []
-    with RecordingWriter(folder, ABOUT) as writer, pytest.raises(OutputError, match="No space left") as error:
+    with RecordingWriter(folder, HEADER) as writer, pytest.raises(OutputError, match="No space left") as error:
         for number in range(99):
             writer.append(generation(f"{number}", output=170))
             names.append(f"{number}")
@@ -144,7 +144,7 @@ def test_a_full_disk_is_said_and_what_was_recorded_stays(tiny_disk: Path) -> Non
 
 
 def test_a_name_twice_and_states_of_other_tokens_are_refused(tmp_path: Path) -> None:
-    with RecordingWriter(tmp_path / "run", ABOUT) as writer:
+    with RecordingWriter(tmp_path / "run", HEADER) as writer:
         writer.append(generation("a"))
         with pytest.raises(InputError, match="holds a generation a already"):
             writer.append(generation("a"))

@@ -26,7 +26,7 @@ from vocabtrim.checkpoint.costs import drafter_cost
 from vocabtrim.cost import mbsu
 from vocabtrim.decoding.sampling import Sampling
 from vocabtrim.errors import InputError, MismatchError, UnsupportedError
-from vocabtrim.measure.recording import About, Recorded, RecordingWriter
+from vocabtrim.measure.recording import Recorded, RecordingHeader, RecordingWriter
 from vocabtrim.measure.replay import FULL, OWN, TOO_LONG, Replayed, replay
 from vocabtrim.vocabulary.kept import KeptVocabulary
 
@@ -37,8 +37,8 @@ STATES = (2, 1, -1)  # EAGLE-3's of four layers, and what EAGLE and Medusa read
 TREE = {"nodes": 20, "branching": 4, "draft_length": 3}
 
 
-def write(folder: Path, generations: Sequence[Recorded], about: About) -> Path:
-    with RecordingWriter(folder, about) as writer:
+def write(folder: Path, generations: Sequence[Recorded], header: RecordingHeader) -> Path:
+    with RecordingWriter(folder, header) as writer:
         for one in generations:
             writer.append(one)
     return folder
@@ -69,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for number, prompt in enumerate(random_prompts(6, VOCAB, [2, 9, 30]))
     ]
-    write(root / "recorded", generations, About("target", None, VOCAB, warm, states))
+    write(root / "recorded", generations, RecordingHeader("target", None, VOCAB, warm, states))
     return root
 
 
@@ -182,7 +182,7 @@ def test_drafters_that_are_built_on_their_target_need_it(world: Path, kind: str)
 
 def test_hidden_states_that_were_not_recorded(world: Path, tmp_path: Path) -> None:
     generations = [Recorded("0", (1, 2), (3, 4), max_new_tokens=9)]
-    write(tmp_path / "bare", generations, About("target", None, VOCAB, Sampling()))
+    write(tmp_path / "bare", generations, RecordingHeader("target", None, VOCAB, Sampling()))
     with pytest.raises(InputError, match="does not hold the hidden states that the drafter reads"):
         replay([tmp_path / "bare"], drafter=world / "EAGLE", target=world / "target")
     chats = write_jsonl(tmp_path / "chats.jsonl", [{"messages": []}])
@@ -200,8 +200,8 @@ def test_recordings_maps_and_tokenizers_of_other_targets(world: Path, tmp_path: 
     facts = tokenizer_facts(tiny)
     said = tokenizer_facts(train(tmp_path / "other", vocab_size=300)).hash
     generations = [Recorded("0", (1, 2), (3, VOCAB), max_new_tokens=9)]
-    own = write(tmp_path / "own", generations, About("target", facts.hash, facts.vocab_size, Sampling()))
-    other = write(tmp_path / "foreign", generations, About("target", said, facts.vocab_size, Sampling()))
+    own = write(tmp_path / "own", generations, RecordingHeader("target", facts.hash, facts.vocab_size, Sampling()))
+    other = write(tmp_path / "foreign", generations, RecordingHeader("target", said, facts.vocab_size, Sampling()))
     KeptVocabulary(np.array([1, 3]), facts.vocab_size, facts.hash).save(tmp_path / "kept.safetensors")
     kept = [tmp_path / "kept.safetensors"]
     assert replay([own], kept=kept, tokenizer=tiny).kept[0].text.overall.share == 0.5

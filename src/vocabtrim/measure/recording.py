@@ -51,7 +51,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class About:
+class RecordingHeader:
     """What all generations of a recording share.
 
     target: its name. tokenizer_hash: `TokenizerFacts.hash`; None where it has no tokenizer. vocab: ids of the target.
@@ -84,7 +84,7 @@ class Recording:
         self.folder, self.path = folder, folder / RECORDING
         if not self.path.is_file():
             raise InputError(f"{folder} holds no recording", expected=RECORDING, remedy="record with `vocabtrim bench`")
-        self.about = _about(self.path, next(_whole_lines(self.path), b""))
+        self.header = _header(self.path, next(_whole_lines(self.path), b""))
 
     def __iter__(self) -> Iterator[Recorded]:
         return self.generations()
@@ -93,18 +93,18 @@ class Recording:
         """states: whose hidden states are wanted, in that order; each generation's are read when its turn comes.
         group_by: the field that holds the category. Raises InputError for states that were not recorded."""
         self.prove_states(states)
-        columns = [self.about.states.index(state) for state in states]
+        columns = [self.header.states.index(state) for state in states]
         for number, line in enumerate(_whole_lines(self.path), start=1):
             if number > 1:
                 yield self._generation(number, line, columns, group_by)
 
     def prove_states(self, states: Sequence[int]) -> None:
         """Raises InputError where these hidden states were not recorded."""
-        if not set(states) <= set(self.about.states):
+        if not set(states) <= set(self.header.states):
             raise InputError(
                 f"{self.folder} does not hold the hidden states that the drafter reads",
                 expected=f"states {list(states)}",
-                found=f"{list(self.about.states)}" if self.about.states else "none",
+                found=f"{list(self.header.states)}" if self.header.states else "none",
                 remedy="record them with `vocabtrim bench --record`, or replay a drafter that reads none",
             )
 
@@ -130,7 +130,7 @@ class Recording:
 
     def _hidden(self, file: str, columns: list[int]) -> torch.Tensor:
         hidden = load_file(self.folder / Path(file).name)["hidden"]
-        parts = hidden.chunk(len(self.about.states), dim=-1)
+        parts = hidden.chunk(len(self.header.states), dim=-1)
         return torch.cat([parts[column] for column in columns], dim=-1)
 
 
@@ -141,8 +141,8 @@ class RecordingWriter:
     something else. Nothing is changed then.
     """
 
-    def __init__(self, folder: Path, about: About) -> None:
-        self.folder, self.about = folder, about
+    def __init__(self, folder: Path, header: RecordingHeader) -> None:
+        self.folder, self.header = folder, header
         self.names: set[str] = set()  # of the generations that are there
         self._file: IO[bytes] | None = None
 
@@ -153,13 +153,13 @@ class RecordingWriter:
         begun = path.exists() and path.stat().st_size > 0
         if begun:
             found = Recording(self.folder)
-            _prove_same(self.folder, found.about, self.about)
+            _prove_same(self.folder, found.header, self.header)
             self.names = {generation.name for generation in found}
         self._file = path.open("ab")
         if begun:
             os.truncate(path, sum(map(len, _whole_lines(path))))
         else:
-            self._write_line({"schema": SCHEMA, **self.about.identity, "certificate": self.about.certificate})
+            self._write_line({"schema": SCHEMA, **self.header.identity, "certificate": self.header.certificate})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,7 +174,7 @@ class RecordingWriter:
         """
         self._prove_new(generation)
         file = None
-        if self.about.states:
+        if self.header.states:
             assert generation.hidden is not None
             file = f"states-{len(self.names):06d}.safetensors"
             with _told_of(self.folder / file):
@@ -199,7 +199,7 @@ class RecordingWriter:
                 expected="a name of its own for each",
                 remedy="leave out what is in `names`",
             )
-        wanted = len(generation.prompt) + len(generation.output) - 1 if self.about.states else None
+        wanted = len(generation.prompt) + len(generation.output) - 1 if self.header.states else None
         found = None if generation.hidden is None else generation.hidden.shape[0]
         if wanted is not None and wanted != found:
             raise InputError(
@@ -230,12 +230,12 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def _about(path: Path, line: bytes) -> About:
+def _header(path: Path, line: bytes) -> RecordingHeader:
     try:
         told = json.loads(line)
         schema = told["schema"]
         if schema == SCHEMA:
-            return About(
+            return RecordingHeader(
                 target=str(told["target"]),
                 tokenizer_hash=None if told["tokenizer_hash"] is None else str(told["tokenizer_hash"]),
                 vocab=int(told["vocab"]),
@@ -280,7 +280,7 @@ def _prove_place(folder: Path) -> None:
     refuse_unwritable(folder / RECORDING)
 
 
-def _prove_same(folder: Path, found: About, wanted: About) -> None:
+def _prove_same(folder: Path, found: RecordingHeader, wanted: RecordingHeader) -> None:
     for name, value in wanted.identity.items():
         if found.identity[name] != value:
             raise MismatchError(

@@ -99,7 +99,7 @@ class Recordings:
         return path
 
     def _prove_tokenizer(self, recording: Recording) -> None:
-        found = recording.about.tokenizer_hash
+        found = recording.header.tokenizer_hash
         if self.tokenizer_hash is None:
             self.tokenizer_hash, self._tokenizer_of = found, str(recording.folder)
         elif found is not None and found != self.tokenizer_hash:
