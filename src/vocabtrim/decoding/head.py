@@ -6,6 +6,7 @@ Rows can change between rounds (`replace`); nothing else in decoding/ holds ids 
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -33,9 +34,9 @@ class HeadRows:
 
     def likeliest(self, draft_logits: torch.Tensor) -> torch.Tensor:
         """(row,) the best id of each row of (row, kept) logits, the lowest of equals. Raises as `best`."""
-        logits = widened(draft_logits)
-        columns = logits.argmax(dim=-1)
-        self.prove_numbers(logits.gather(-1, columns[..., None]))
+        largest, columns = widened(draft_logits).max(dim=-1)
+        if not isfinite(largest.sum()):  # half the time of looking at each
+            self.prove_numbers(largest)
         return self.ids(columns)
 
     def best(self, draft_logits: torch.Tensor, width: int) -> Best:
