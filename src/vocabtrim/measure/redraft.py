@@ -2,7 +2,7 @@
 
 Along a known output the state of a drafter at a root hangs on the tokens before it alone, not on what was drafted. So
 the drafter reads them once, and each kept vocabulary picks its rows out of the same full-head scores: what is drafted
-is what a head cut to these rows would draft. Knows drafters from inside; knows nothing of acceptance or files.
+is what a head cut to these rows would draft. Knows drafters from inside; knows nothing of rounds or files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..errors import InputError, MismatchError, UnsupportedError
 from ..vocabulary.kept import Ids
 from .recording import Recorded
 
-UNKNOWN = -1  # in the place of a drafted token that nobody will look at
+_UNKNOWN = -1  # in the place of a drafted token that cannot count
 _NOWHERE = -2  # the target's token where the output has ended: in no tree
 _BLOCK = 64  # tokens whose logits are in memory at a time
 _CHANCE = TorchChance()  # asked by nobody: all drafting here is deterministic
@@ -39,7 +39,7 @@ class Redraft(Protocol):
 
     def trees(self, place: int, depth: int, vocabularies: Sequence[int]) -> list[Tree]:
         """What is drafted behind `place` tokens of the output, at most `depth` deep, by each of the vocabularies, which
-        are named by their numbers. In a chain, tokens behind one that is not in the output may be UNKNOWN."""
+        are named by their numbers. In a chain, tokens behind one that is not the output's may be any: they cannot count."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class _Forced:
     def trees(self, place: int, depth: int, vocabularies: Sequence[int]) -> list[Tree]:
         length = min(depth, self._length)
         chains = [self._next[number][place : place + length] for number in vocabularies]
-        return [Tree.chain(self._known[place], chain + [UNKNOWN] * (length - len(chain))) for chain in chains]
+        return [Tree.chain(self._known[place], chain + [_UNKNOWN] * (length - len(chain))) for chain in chains]
 
 
 class _Stepping:
