@@ -39,7 +39,7 @@ class Redraft(Protocol):
 
     def trees(self, place: int, depth: int, vocabularies: Sequence[int]) -> list[Tree]:
         """What is drafted behind `place` tokens of the output, at most `depth` deep, by each of the vocabularies, which
-        are named by their numbers. In a chain, tokens behind one that is not the output's may be any: they cannot count."""
+        are named by their numbers. In a chain, tokens behind one that is not the output's may be any."""
 
 
 @dataclass(frozen=True, eq=False)
