@@ -34,6 +34,7 @@ bench: .venv/ready
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/assisted.py
 	$(BIN)/python bench/family.py
+	$(BIN)/python bench/replay.py
 
 clean:
 	rm -rf .venv bench/out demo out

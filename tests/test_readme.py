@@ -52,6 +52,7 @@ def test_the_commands_run(place: Path, vocabtrim: Any, monkeypatch: pytest.Monke
         "check",
         "convert",
         "generate",
+        "replay",
     }
     for command in commands:
         run = vocabtrim(*shlex.split(command)[1:])

@@ -31,6 +31,13 @@ _HOME = {
     "Chain": "decoding.drafters.plans",
     "DynamicTree": "decoding.drafters.plans",
     "summarise": "measure.metrics",
+    "StateRecorder": "measure.state_recorder",
+    "Recorded": "measure.recording",
+    "Recording": "measure.recording",
+    "RecordingHeader": "measure.recording",
+    "RecordingWriter": "measure.recording",
+    "replay": "measure.replay",
+    "Replayed": "measure.replay",
     "calibrate_and_trim": "job",
 }
 

@@ -18,7 +18,7 @@ from outcomes import outcomes
 from vocabtrim.decoding import rounds as loop
 from vocabtrim.decoding.acceptance import reject_chain
 from vocabtrim.decoding.chance import TorchChance
-from vocabtrim.decoding.drafters.plans import Chain, DynamicTree
+from vocabtrim.decoding.drafters.plans import Chain, DynamicTree, grow
 from vocabtrim.decoding.drafters.protocol import Draft
 from vocabtrim.decoding.head import Head
 from vocabtrim.decoding.kv_cache import KeyValueCache
@@ -189,7 +189,7 @@ def test_a_chain_blames_the_drafter(sampling: Sampling | None) -> None:
             raise AssertionError
 
     with pytest.raises(CheckpointError, match="drafter's logits"):
-        Chain(2, sampling).grow(Body(), 7, Body().catch_up(), 2, TorchChance())
+        grow(Chain(2, sampling).growth(Body().head, 7, Body().catch_up(), 2, TorchChance()), Body())
 
 
 def test_ids_without_text_in_front_of_a_stop_string() -> None:

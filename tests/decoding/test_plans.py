@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from outcomes import outcomes
-from vocabtrim.decoding.chance import TorchChance
+from vocabtrim.decoding.chance import Chance, TorchChance
 from vocabtrim.decoding.drafters.medusa import MedusaBlocks, MedusaDrafter, static_tree
-from vocabtrim.decoding.drafters.plans import Chain, DynamicTree
+from vocabtrim.decoding.drafters.plans import Chain, DynamicTree, Grown, Plan, grow
 from vocabtrim.decoding.head import Head
 from vocabtrim.decoding.sampling import Sampling
 from vocabtrim.errors import InputError
@@ -37,9 +37,14 @@ class Scripted:
         return torch.tensor([AFTER[token] for token in tokens.tolist()]).log()
 
 
+def drafted(plan: Plan, body: Scripted, depth: int, chance: Chance = CHANCE) -> Grown:
+    """Behind root 7."""
+    return grow(plan.growth(body.head, 7, body.catch_up(), depth, chance), body)
+
+
 def test_a_greedy_chain_takes_the_most_probable_token_each_time() -> None:
     body = Scripted()
-    draft, entries = Chain(4).grow(body, 7, body.catch_up(), 9, CHANCE)
+    draft, entries = drafted(Chain(4), body, 9)
     assert draft.tree.tokens.tolist() == [7, 11, 10, 10, 10]
     assert not draft.tree.branches
     assert draft.draft_probs is None
@@ -49,21 +54,21 @@ def test_a_greedy_chain_takes_the_most_probable_token_each_time() -> None:
 
 def test_a_chain_drafts_no_deeper_than_asked() -> None:
     body = Scripted()
-    assert Chain(4).grow(body, 7, body.catch_up(), 2, CHANCE).draft.tree.tokens.tolist() == [7, 11, 10]
+    assert drafted(Chain(4), body, 2).draft.tree.tokens.tolist() == [7, 11, 10]
 
 
 def test_a_sampled_chain_is_drawn_from_what_it_says() -> None:
     """Every outcome of two drafted tokens, with the probability that `draft_probs` claims."""
 
-    def drafted(chance: object) -> tuple[tuple[int, ...], float]:
+    def outcome(chance: Chance) -> tuple[tuple[int, ...], float]:
         body = Scripted()
-        draft, _ = Chain(2, Sampling(temperature=1.0)).grow(body, 7, body.catch_up(), 2, chance)  # type: ignore[arg-type]
+        draft, _ = drafted(Chain(2, Sampling(temperature=1.0)), body, 2, chance)
         assert draft.draft_probs is not None
         columns = [int((token == IDS).nonzero()) for token in draft.tree.tokens[1:].tolist()]
         claimed = float(draft.draft_probs[0, columns[0]] * draft.draft_probs[1, columns[1]])
         return tuple(draft.tree.tokens.tolist()), claimed
 
-    found = outcomes(drafted)
+    found = outcomes(outcome)
     assert len(found) == 9
     for (_, claimed), probability in found.items():
         assert probability == pytest.approx(claimed, abs=1e-6)
@@ -77,7 +82,7 @@ def test_the_dynamic_tree_expands_the_best_of_each_level_and_keeps_the_best_of_a
     The best five: .6, .54, .25, .216, .189.
     """
     body = Scripted()
-    draft, entries = DynamicTree(nodes=6, depth=3, branching=2).grow(body, 7, body.catch_up(), 9, CHANCE)
+    draft, entries = drafted(DynamicTree(nodes=6, depth=3, branching=2), body, 9)
     assert body.read == [([11, 10], [0, 0]), ([10, 10], [0, 1])]
     assert draft.tree.tokens.tolist() == [7, 11, 10, 10, 10, 11]
     assert draft.tree.parents == (-1, 0, 0, 1, 3, 3)
@@ -87,15 +92,16 @@ def test_the_dynamic_tree_expands_the_best_of_each_level_and_keeps_the_best_of_a
 def test_a_node_never_stands_before_its_parent_even_when_both_are_certain() -> None:
     """A drafter that is sure of everything gives a child the worth of its parent."""
     body = Scripted()
+    body.catch_up = lambda: torch.tensor([[0.0, -9e9, -9e9]])  # type: ignore[method-assign]
     body.extend = lambda tokens, parents: torch.tensor([[0.0, -torch.inf, -torch.inf]] * len(tokens))  # type: ignore[method-assign]
-    draft, _ = DynamicTree(nodes=5, depth=4, branching=3).grow(body, 7, torch.tensor([[0.0, -9e9, -9e9]]), 9, CHANCE)
+    draft, _ = drafted(DynamicTree(nodes=5, depth=4, branching=3), body, 9)
     assert draft.tree.tokens.tolist() == [7, 10, 10, 10, 10]
     assert draft.tree.parents == (-1, 0, 1, 2, 3)
 
 
 def test_more_branches_than_kept_ids_are_as_many_as_there_are() -> None:
     body = Scripted()
-    draft, _ = DynamicTree(nodes=60, depth=2, branching=10).grow(body, 7, body.catch_up(), 9, CHANCE)
+    draft, _ = drafted(DynamicTree(nodes=60, depth=2, branching=10), body, 9)
     assert draft.tree.size == 1 + 3 + 9
 
 

@@ -61,6 +61,12 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert loaded.hash == kept.hash
 
 
+def test_every_other_element_of_an_array_is_saved_as_such(tmp_path: Path) -> None:
+    """A view that steps over elements: safetensors by itself writes what lies between them."""
+    KeptVocabulary(np.arange(9)[::2], 10, origin=np.zeros(9, np.uint8)[::2]).save(tmp_path / "kept.safetensors")
+    assert KeptVocabulary.load(tmp_path / "kept.safetensors").ids.tolist() == [0, 2, 4, 6, 8]
+
+
 def test_the_hash_is_of_the_ids_and_the_vocabulary_size() -> None:
     assert kept_of(1, 2).hash == kept_of(1, 2).hash
     assert len({kept_of(1, 2).hash, kept_of(1, 3).hash, kept_of(1, 2, target_vocab=11).hash}) == 3

@@ -36,8 +36,12 @@ _SHAREGPT_ROLES = {
 
 @dataclass(frozen=True)
 class Turn:
-    """What the target wrote in one turn: the text, and the id of the stop token behind it where there is one."""
+    """What the target wrote in one turn: the text, and the id of the stop token behind it where there is one.
 
+    before: the conversation that it read, as the template renders it.
+    """
+
+    before: str
     text: str
     stop: int | None
 
@@ -107,7 +111,7 @@ class ChatTemplate:
                 skipped.append(NOT_RENDERED)
                 continue
             if after.startswith(before):
-                turns.append(self._turn(after[len(before) :]))
+                turns.append(self._turn(before, after[len(before) :]))
             else:
                 skipped.append(NOT_CONTINUED)
         return turns, skipped
@@ -127,14 +131,14 @@ class ChatTemplate:
         name = eos_token(self._opened.folder)
         return None if name is None else self._opened.tokenizer.token_to_id(name)
 
-    def _turn(self, rendered: str) -> Turn:
+    def _turn(self, before: str, rendered: str) -> Turn:
         """Cut what the template puts behind the stop token: the target does not write Qwen's newline there."""
         written = rendered.rstrip()
         for length in self._stop_lengths:
             stop = self._id_of.get(written[-length:])
             if stop is not None:
-                return Turn(written[:-length], stop)
-        return Turn(rendered, self._eos)
+                return Turn(before, written[:-length], stop)
+        return Turn(before, rendered, self._eos)
 
     @cached_property
     def _stop_lengths(self) -> list[int]:

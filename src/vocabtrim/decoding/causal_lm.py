@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from ..checkpoint.read import Checkpoint
 from ..errors import CheckpointError, UnsupportedError
 from .kv_cache import KeyValueCache
+from .stored_weights import FLOATS
 
-# Weights that layers compute with, as safetensors calls them.
-FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _ATTENTION = {"full_attention", "sliding_attention"}
 _MASKED = {"sdpa", "eager"}  # attention implementations that take any mask
 # Families that see a token's successors too, unless their config calls them decoders.
@@ -79,12 +79,12 @@ def open_model(
             if body is None:
                 model, told = AutoModelForCausalLM.from_pretrained(folder, **how)
             else:
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+                config = open_config(folder)
                 config.tie_word_embeddings = True
                 kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
                 model, told = kind.from_pretrained(None, config=config, state_dict=dict(body), **how)
         model = model.to(device)
-    except (MemoryError, torch.OutOfMemoryError):  # nothing is wrong with the folder
+    except (MemoryError, torch.OutOfMemoryError, CheckpointError):  # nothing is wrong with the folder
         raise
     except Exception as error:  # whatever its many loaders raise
         raise CheckpointError(
@@ -101,6 +101,18 @@ def open_model(
             remedy="the checkpoint is incomplete: fetch it again",
         )
     return model
+
+
+def open_config(folder: Path) -> Any:
+    """The config of a model's folder. Raises CheckpointError, in one line, for whatever the library finds wrong."""
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # whatever its classes raise of what the file says
+        raise CheckpointError(
+            f"transformers cannot read the config of {folder}",
+            found=f"{type(error).__name__}: {error}"[:300],
+            remedy="fetch config.json again, or use a model of a kind that it knows",
+        ) from error
 
 
 @contextmanager

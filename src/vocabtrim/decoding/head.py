@@ -6,12 +6,14 @@ Rows can change between rounds (`replace`); nothing else in decoding/ holds ids 
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from .sampling import widened
 
 
 class Best(NamedTuple):
@@ -21,36 +23,21 @@ class Best(NamedTuple):
     log_probs: torch.Tensor
 
 
-class Head(nn.Module):
-    """weight: (kept, hidden). bias: (kept,) or None. kept_ids: (kept,) ascending int64 target ids; None when full."""
+class HeadRows:
+    """Which target id each row of a head scores: logits of those rows -> the best ids. Computes no logits itself.
 
-    def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kept_ids: torch.Tensor | None = None
-    ) -> None:
-        super().__init__()
-        self.replace(weight, bias, kept_ids)
+    kept_ids: (kept,) ascending int64 target ids; None where row i is id i.
+    """
 
-    def replace(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kept_ids: torch.Tensor | None = None
-    ) -> None:
-        """Take other rows from the next call on. Raises CheckpointError where rows, bias and ids are not as many."""
-        sizes = {tensor.shape[0] for tensor in (weight, bias, kept_ids) if tensor is not None}
-        if len(sizes) != 1:
-            raise CheckpointError(
-                "a head's rows, bias and ids are not as many",
-                expected=f"{weight.shape[0]} of each",
-                found=sorted(sizes),
-                remedy="pass the ids that the head was cut with",
-            )
-        # Detached, so that a parameter stays the property of the model it came from.
-        self.weight, self.kept_ids = weight.detach(), kept_ids
-        self.bias = None if bias is None else bias.detach()
+    def __init__(self, kept_ids: torch.Tensor | None = None) -> None:
+        self.kept_ids = kept_ids
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., hidden) -> (..., kept) logits."""
-        # As a matrix: one row cut out of several as (1, 1, hidden) takes torch ten times as long in bfloat16.
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        return nn.functional.linear(rows, self.weight, self.bias).view(*hidden.shape[:-1], -1)
+    def likeliest(self, draft_logits: torch.Tensor) -> torch.Tensor:
+        """(row,) the best id of each row of (row, kept) logits, the lowest of equals. Raises as `best`."""
+        largest, columns = widened(draft_logits).max(dim=-1)
+        if not isfinite(largest.sum()):  # half the time of looking at each
+            self.prove_numbers(largest)
+        return self.ids(columns)
 
     def best(self, draft_logits: torch.Tensor, width: int) -> Best:
         """The `width` best ids of each row of (row, kept) logits, or as many as there are.
@@ -80,3 +67,35 @@ class Head(nn.Module):
                 found=f"{largest_logits[~torch.isfinite(largest_logits)].flatten()[0]} as the largest",
                 remedy="`vocabtrim check` it, or decode in float32 instead of half",
             )
+
+
+class Head(nn.Module, HeadRows):
+    """weight: (kept, hidden). bias: (kept,) or None. kept_ids: (kept,) ascending int64 target ids; None when full."""
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kept_ids: torch.Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.replace(weight, bias, kept_ids)
+
+    def replace(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kept_ids: torch.Tensor | None = None
+    ) -> None:
+        """Take other rows from the next call on. Raises CheckpointError where rows, bias and ids are not as many."""
+        sizes = {tensor.shape[0] for tensor in (weight, bias, kept_ids) if tensor is not None}
+        if len(sizes) != 1:
+            raise CheckpointError(
+                "a head's rows, bias and ids are not as many",
+                expected=f"{weight.shape[0]} of each",
+                found=sorted(sizes),
+                remedy="pass the ids that the head was cut with",
+            )
+        # Detached, so that a parameter stays the property of the model it came from.
+        self.weight, self.kept_ids = weight.detach(), kept_ids
+        self.bias = None if bias is None else bias.detach()
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., hidden) -> (..., kept) logits."""
+        # As a matrix: one row cut out of several as (1, 1, hidden) takes torch ten times as long in bfloat16.
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        return nn.functional.linear(rows, self.weight, self.bias).view(*hidden.shape[:-1], -1)

@@ -20,6 +20,7 @@ from .causal_lm import open_model
 from .drafters.build import BUILDERS
 from .drafters.plans import Plan
 from .drafters.protocol import Drafter
+from .ends import Ends, FolderEnds, ModelEnds
 from .target import Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -41,24 +42,35 @@ def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu
     return Target(open_model(checkpoint, DTYPES[dtype], device), folder)
 
 
-def drafter_kind(path: str | Path, target: str | Path) -> str:
+def drafter_kind(path: str | Path, target: str | Path | None) -> str:
     """Which kind of drafter a folder holds, told without its weights or its target's. Raises as `load_drafter`."""
-    return _identify(local_folder(path), local_folder(target)).kind
+    return _identify(local_folder(path), None if target is None else local_folder(target)).kind
 
 
-def load_drafter(path: str | Path, target: Target, *, plan: Plan | None = None) -> Drafter:
+def open_ends(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", alone: bool = False) -> FolderEnds:
+    """What a drafter is built on, of a target's folder or hub id, without loading the target.
+
+    alone: the folder is an independent drafter's, to be opened with no target beside it. Raises as `load_target`.
+    """
+    _prove_place(dtype, device)
+    folder = local_folder(path)
+    return FolderEnds(open_checkpoint(folder), None if alone else folder, DTYPES[dtype], torch.device(device))
+
+
+def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | None = None) -> Drafter:
     """A drafter of any published layout, full or trimmed, on the target's device and in its dtype.
 
+    target: loaded, or its ends alone (`open_ends`) where nothing is to be verified.
     plan: what to draft; for independent drafters a greedy chain of 4 where None, for EAGLE's the dynamic tree.
     Raises InputError and CheckpointError for folders that cannot be read, MismatchError for a drafter of another
     target, UnsupportedError for one that is known and cannot be decoded with.
     """
     folder = local_folder(path)
-    target_folder = target.folder if target.folder and (target.folder / "config.json").exists() else None
-    found = _identify(folder, target_folder)
-    _prove_belongs(folder, target_folder)
+    ends = ModelEnds(target) if isinstance(target, Target) else target
+    found = _identify(folder, ends.folder)
+    _prove_belongs(folder, ends.folder)
     try:
-        return BUILDERS[found.kind](found, head_ids(found).ids, target, plan)
+        return BUILDERS[found.kind](found, head_ids(found).ids, ends, plan)
     except (VocabTrimError, MemoryError, RuntimeError):
         raise
     except Exception as error:  # whatever the library's classes raise of what the config says

@@ -88,7 +88,9 @@ class KeptVocabulary:
             "always_keep": {str(token): reason for token, reason in self.always_keep.items()},
             "provenance": dict(self.provenance),
         }
-        tensors: dict[str, npt.NDArray[Any]] = {"kept_ids": self.ids, "kept_origin": self.origin}
+        # safetensors writes the memory behind an array, whatever its strides.
+        parts = {"kept_ids": self.ids, "kept_origin": self.origin}
+        tensors: dict[str, npt.NDArray[Any]] = {name: np.ascontiguousarray(part) for name, part in parts.items()}
         write_file(path, save(tensors, metadata={"vocabtrim": json.dumps(story)}), "kept")
 
     @classmethod

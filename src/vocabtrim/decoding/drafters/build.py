@@ -19,9 +19,10 @@ from ...checkpoint.read import NESTED, Checkpoint
 from ...checkpoint.stored import StoredTensor
 from ...errors import CheckpointError, MismatchError, UnsupportedError
 from ...vocabulary.kept import Ids
-from ..causal_lm import FLOATS, open_model
+from ..causal_lm import open_model
+from ..ends import Ends, own_head
 from ..head import Head
-from ..target import Target
+from ..stored_weights import load_weight
 from . import eagle, eagle3
 from .feature_body import FeatureBody
 from .independent import IndependentBody
@@ -34,42 +35,42 @@ from .variants import eagle3_norms, eagle3_states, refuse_variants
 # In some published files beside the weights, and made anew from the config.
 _DERIVED = ("rotary_emb.inv_freq",)
 
-Builder = Callable[[layouts.Drafter, Ids | None, Target, Plan | None], Drafter]
+Builder = Callable[[layouts.Drafter, Ids | None, Ends, Plan | None], Drafter]
 
 
-def independent(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
+def independent(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None) -> Drafter:
     """Any causal LM; of a trimmed one the library makes everything but the head, which it could only make whole."""
-    dtype, device = target.lm.dtype, target.lm.device
+    dtype, device = on.dtype, on.device
     if ids is None:
         model = open_model(found.checkpoint, dtype, device)
-        head = _own_head(model, target)
+        head = own_head(model, on.vocab)
     else:
-        body = {name: _load(found.checkpoint.tensors[name]) for name in found.body}
-        model, head = open_model(found.checkpoint, dtype, device, body), _head(found.heads[0], ids, target)
+        body = {name: load_weight(found.checkpoint.tensors[name]) for name in found.body}
+        model, head = open_model(found.checkpoint, dtype, device, body), _head(found.heads[0], ids, on)
     return SteppingDrafter(IndependentBody(model, head), plan or Chain())
 
 
-def eagle_1_2(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
+def eagle_1_2(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None) -> Drafter:
     """One kind for EAGLE-1 and 2; the target's own head where the drafter has no trimmed one."""
     refuse_variants(found.checkpoint, eagle3=False)
     names = _body(found)
-    _prove_features(found, target, 2 * target.lm.hidden_size, _fused(found))
+    _prove_features(found, on, 2 * on.hidden_size, _fused(found))
     with torch.device("meta"):
         layers = eagle.EagleLayers(
             _llama_config(found.checkpoint), input_norm="layers.0.input_layernorm.weight" in names
         )
-    _fill(layers, names, found, target)
-    head = _own_head(target.lm.model, target) if ids is None else _head(found.heads[0], ids, target)
+    _fill(layers, names, found, on)
+    head = on.head() if ids is None else _head(found.heads[0], ids, on)
     return SteppingDrafter(
-        FeatureBody(layers, _embed(found, target, layers.config.hidden_size), head, eagle.STATES), plan or DynamicTree()
+        FeatureBody(layers, _embed(found, on, layers.config.hidden_size), head, eagle.STATES), plan or DynamicTree()
     )
 
 
-def eagle_3(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
+def eagle_3(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None) -> Drafter:
     checkpoint = found.checkpoint
     refuse_variants(checkpoint, eagle3=True)
-    states = eagle3_states(checkpoint, str(target.lm.config.model_type), target.lm.layers)
-    _prove_features(found, target, len(states) * target.lm.hidden_size, _fused(found))
+    states = eagle3_states(checkpoint, on.family, on.layers)
+    _prove_features(found, on, len(states) * on.hidden_size, _fused(found))
     names = {name.replace("layers.0.", "midlayer.", 1): tensor for name, tensor in _body(found).items()}
     with torch.device("meta"):
         layers = eagle3.Eagle3Layers(
@@ -79,14 +80,12 @@ def eagle_3(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan 
             eagle3_norms(checkpoint),
             head_norms="midlayer.self_attn.q_norm.weight" in names,
         )
-    _fill(layers, names, found, target)
-    body = FeatureBody(
-        layers, _embed(found, target, layers.config.hidden_size), _head(found.heads[0], ids, target), states
-    )
+    _fill(layers, names, found, on)
+    body = FeatureBody(layers, _embed(found, on, layers.config.hidden_size), _head(found.heads[0], ids, on), states)
     return SteppingDrafter(body, plan or DynamicTree())
 
 
-def medusa(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan | None) -> Drafter:
+def medusa(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None) -> Drafter:
     """As many heads as the file holds, whatever its config says."""
     if plan is not None:
         raise UnsupportedError(
@@ -97,18 +96,18 @@ def medusa(found: layouts.Drafter, ids: Ids | None, target: Target, plan: Plan |
         )
     blocks = []
     for head in found.heads:
-        _prove_features(found, target, target.lm.hidden_size, head.main.shape[-1])
+        _prove_features(found, on, on.hidden_size, head.main.shape[-1])
         prefix, _, layers = head.source.rpartition(".")
         with torch.device("meta"):
-            block = MedusaBlocks(target.lm.hidden_size, int(layers))
+            block = MedusaBlocks(on.hidden_size, int(layers))
         names = {
             f"linears.{layer}.{suffix}": found.checkpoint.tensor(f"{prefix}.{layer}.linear.{suffix}")
             for layer in range(int(layers))
             for suffix in ("weight", "bias")
         }
-        _fill(block, names, found, target)
+        _fill(block, names, found, on)
         blocks.append(block)
-    return MedusaDrafter(blocks, [_head(head, ids, target) for head in found.heads])
+    return MedusaDrafter(blocks, [_head(head, ids, on) for head in found.heads])
 
 
 BUILDERS: dict[str, Builder] = {
@@ -133,11 +132,11 @@ def _fused(found: layouts.Drafter) -> int:
     return found.checkpoint.tensor("fc.weight").shape[-1]
 
 
-def _prove_features(found: layouts.Drafter, target: Target, expected: int, columns: int) -> None:
+def _prove_features(found: layouts.Drafter, on: Ends, expected: int, columns: int) -> None:
     if columns != expected:
         raise MismatchError(
             f"{found.checkpoint.folder} does not read the hidden states of this target, whose hidden size is "
-            f"{target.lm.hidden_size}",
+            f"{on.hidden_size}",
             expected=f"{expected} columns",
             found=columns,
             remedy="use the target that the drafter was made for",
@@ -155,7 +154,7 @@ def _llama_config(checkpoint: Checkpoint) -> LlamaConfig:
     return config
 
 
-def _fill(module: nn.Module, tensors: Mapping[str, StoredTensor], found: layouts.Drafter, target: Target) -> None:
+def _fill(module: nn.Module, tensors: Mapping[str, StoredTensor], found: layouts.Drafter, on: Ends) -> None:
     """Give a module on the meta device its weights. Raises CheckpointError where they are not just those it has."""
     folder = found.checkpoint.folder
     for name, layer in module.named_modules():
@@ -178,12 +177,12 @@ def _fill(module: nn.Module, tensors: Mapping[str, StoredTensor], found: layouts
                 found=list(tensors[name].shape),
                 remedy="fetch config and weights again, from one place",
             )
-    weights = {name: _load(tensor).to(target.lm.device, target.lm.dtype) for name, tensor in tensors.items()}
+    weights = {name: load_weight(tensor).to(on.device, on.dtype) for name, tensor in tensors.items()}
     module.load_state_dict(weights, assign=True)
     module.requires_grad_(False).eval()
 
 
-def _head(head: layouts.Head, ids: Ids | None, target: Target) -> Head:
+def _head(head: layouts.Head, ids: Ids | None, on: Ends) -> Head:
     """A stored head; rows in ascending order of their ids, whatever order the file has."""
     if set(head.tensors) - {"weight", "bias"}:
         raise UnsupportedError(
@@ -195,45 +194,25 @@ def _head(head: layouts.Head, ids: Ids | None, target: Target) -> Head:
     order = None if ids is None else torch.from_numpy(np.argsort(ids))
     parts = {}
     for suffix, tensor in head.tensors.items():
-        rows = _load(tensor)
-        parts[suffix] = (rows if order is None else rows[order]).to(target.lm.device, target.lm.dtype)
-    kept_ids = None if ids is None else torch.from_numpy(np.sort(ids)).to(target.lm.device)
+        rows = load_weight(tensor)
+        parts[suffix] = (rows if order is None else rows[order]).to(on.device, on.dtype)
+    kept_ids = None if ids is None else torch.from_numpy(np.sort(ids)).to(on.device)
     return Head(parts["weight"], parts.get("bias"), kept_ids)
 
 
-def _own_head(model: Any, target: Target) -> Head:
-    """A model's own head, not a copy of it; padding beyond the target's ids is never drafted."""
-    output, rows = model.get_output_embeddings(), target.lm.vocab
-    bias = getattr(output, "bias", None)
-    return Head(output.weight[:rows], None if bias is None else bias[:rows])
-
-
-def _embed(found: layouts.Drafter, target: Target, hidden: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def _embed(found: layouts.Drafter, on: Ends, hidden: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Rows of the drafter's own embedding, or of the target's where it has none: without the factor that some targets
     put behind theirs, as SafeAILab's trainer and vLLM take the bare weight."""
     if not found.embeddings:
-        weight = target.lm.model.get_input_embeddings().weight
+        weight = on.embedding()
     else:
         stored = found.checkpoint.tensor(f"{found.embeddings[0]}.weight")
-        weight = _load(stored).to(target.lm.device, target.lm.dtype)
-    if weight.shape[0] < target.lm.vocab or weight.shape[1] != hidden:
+        weight = load_weight(stored).to(on.device, on.dtype)
+    if weight.shape[0] < on.vocab or weight.shape[1] != hidden:
         raise MismatchError(
             f"the embedding that {found.checkpoint.folder} reads does not fit it and the target",
-            expected=f"{target.lm.vocab} rows or more of {hidden}",
+            expected=f"{on.vocab} rows or more of {hidden}",
             found=list(weight.shape),
             remedy="use the target that the drafter was made for",
         )
     return lambda tokens: nn.functional.embedding(tokens, weight)
-
-
-def _load(stored: StoredTensor) -> torch.Tensor:
-    """A tensor from its place in a file. Raises UnsupportedError for dtypes that no layer computes with."""
-    if stored.dtype not in FLOATS:
-        raise UnsupportedError(
-            f"tensor {stored.name} of {stored.path} is quantized",
-            expected=" or ".join(FLOATS),
-            found=stored.dtype,
-            remedy="use the unquantized drafter",
-        )
-    data = np.fromfile(stored.path, np.uint8, stored.nbytes, offset=stored.offset)
-    return torch.from_numpy(data).view(FLOATS[stored.dtype]).reshape(stored.shape)

@@ -35,11 +35,15 @@ class IndependentBody:
         self._base = 0
 
     def catch_up(self) -> torch.Tensor:
-        # An id that only the target's padding has is read as the last one here: what is drafted behind it is verified.
-        logits = self.lm.run(torch.tensor(self._unread).clamp(max=self.lm.vocab - 1)).logits
+        logits = self.read(self._unread, rows=1)
         self._unread = []
         self._base, self._levels = self.lm.cache.length, Levels(self.lm.device)
         return logits
+
+    def read(self, tokens: Sequence[int], rows: int) -> torch.Tensor:
+        """Append tokens to what was read; logits (rows, kept) behind the last `rows` of them."""
+        # An id that only the target's padding has is read as the last one here: what is drafted behind it is verified.
+        return self.lm.run(torch.tensor(tokens).clamp(max=self.lm.vocab - 1), rows=rows).logits
 
     def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
         return self.lm.run(tokens, branches=self._levels.add(parents), rows=len(tokens)).logits

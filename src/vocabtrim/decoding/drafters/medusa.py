@@ -7,7 +7,7 @@ head's best ids.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -46,7 +46,7 @@ def static_tree(heads: int, nodes: int = 64) -> tuple[Ranks, ...]:
 
 
 class MedusaBlocks(nn.Module):
-    """The residual blocks of one head: (1, hidden) -> (1, hidden)."""
+    """The residual blocks of one head: (row, hidden) -> (row, hidden)."""
 
     def __init__(self, hidden: int, layers: int) -> None:
         super().__init__()
@@ -85,18 +85,32 @@ class MedusaDrafter:
         """The root alone behind a prompt of one token, which has no hidden state before it."""
         if self._hidden is None or depth == 0:
             return Draft(Tree.chain(self._root))
-        places = [place for place in self.tree if len(place) <= depth]
-        widths = [0] * max(map(len, places))
-        for place in places:
-            widths[len(place) - 1] = max(widths[len(place) - 1], place[-1] + 1)
-        best = [
-            head.best(head(blocks(self._hidden)), width).ids[0].tolist()
-            for blocks, head, width in zip(self.blocks, self.heads, widths, strict=False)
+        scored = zip(self.widths(depth), self.heads, self.logits(self._hidden), strict=False)
+        best = [head.best(logits, width).ids[0].tolist() for width, head, logits in scored]
+        return Draft(self.filled(self._root, best))
+
+    def widths(self, depth: int) -> list[int]:
+        """How many of each head's best ids the tree asks for, for as many heads as draft at most `depth` deep."""
+        widths = [0] * min(depth, max(map(len, self.tree)))
+        for place in self.tree:
+            if len(place) <= depth:
+                widths[len(place) - 1] = max(widths[len(place) - 1], place[-1] + 1)
+        return widths
+
+    def logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
+        """(row, kept) of one head after the other, from hidden states (row, hidden); computed as they are asked for."""
+        return (head(blocks(hidden)) for blocks, head in zip(self.blocks, self.heads, strict=True))
+
+    def filled(self, root: int, best: Sequence[Sequence[int]]) -> Tree:
+        """The tree behind a root. best: ids of as many heads as are asked, the best first."""
+        places = [
+            place
+            for place in self.tree
+            if len(place) <= len(best) and all(rank < len(ids) for rank, ids in zip(place, best, strict=False))
         ]
-        places = [place for place in places if all(rank < len(ids) for rank, ids in zip(place, best, strict=False))]
         node_of: dict[Ranks, int] = {(): 0} | {place: node for node, place in enumerate(places, start=1)}
         tokens = [best[len(place) - 1][place[-1]] for place in places]
-        return Draft(Tree(torch.tensor([self._root, *tokens]), (-1, *(node_of[place[:-1]] for place in places))))
+        return Tree(torch.tensor([root, *tokens]), (-1, *(node_of[place[:-1]] for place in places)))
 
     def commit(self, draft: Draft, path: Sequence[int], emitted: Sequence[int], hidden: torch.Tensor | None) -> None:
         self._root = emitted[-1]

@@ -5,17 +5,16 @@ Knows logits and trees; knows the model behind them only as a `Body`. Any plan g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 
 from ...errors import InputError
 from ..chance import Chance
-from ..head import Head
-from ..sampling import Sampling, widened
+from ..head import Head, HeadRows
+from ..sampling import Sampling
 from ..tree import Tree
 from .protocol import Draft
 
@@ -42,8 +41,19 @@ class Grown(NamedTuple):
     entries: Sequence[int]
 
 
+class Level(NamedTuple):
+    """Drafted tokens that the body is to read: tokens (n,), each behind row parents (n,) of the level before."""
+
+    tokens: torch.Tensor
+    parents: torch.Tensor
+
+
+# Asks for levels to be read, is sent the (n, kept) logits behind each, and returns what was grown.
+Growth = Generator[Level, torch.Tensor, Grown]
+
+
 class Plan(Protocol):
-    """What to draft."""
+    """What to draft. It asks for logits and never computes any, so that several can grow over one body's passes."""
 
     @property
     def nodes(self) -> int:
@@ -53,8 +63,19 @@ class Plan(Protocol):
     def reads(self) -> int:
         """The most drafted tokens that the body reads for one proposal."""
 
-    def grow(self, body: Body, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Grown:
-        """Draft behind the root, at most `depth` >= 1 tokens deep. root_logits: (1, kept) of `catch_up`."""
+    def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
+        """Draft behind the root, at most `depth` >= 1 tokens deep. rows: of the head whose logits these are.
+        root_logits: (1, kept) of `catch_up`."""
+
+
+def grow(growth: Growth, body: Body) -> Grown:
+    """Let a body read each level that a growth asks for, and take what was grown."""
+    try:
+        level = next(growth)
+        while True:
+            level = growth.send(body.extend(level.tokens, level.parents))
+    except StopIteration as done:
+        return cast(Grown, done.value)
 
 
 @dataclass(frozen=True)
@@ -79,26 +100,27 @@ class Chain:
     def reads(self) -> int:
         return self.length - 1
 
-    def grow(self, body: Body, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Grown:
-        sampled = self.sampling is not None and not self.sampling.greedy
+    @property
+    def sampled(self) -> bool:
+        """Whether tokens are drawn: what is drafted then hangs on chance."""
+        return self.sampling is not None and not self.sampling.greedy
+
+    def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
         tokens: list[int] = []
         draft_probs: list[torch.Tensor] = []
         logits, root_row = root_logits, torch.zeros(1, dtype=torch.long, device=root_logits.device)
         for step in range(min(depth, self.length)):
             if step > 0:
-                logits = body.extend(torch.tensor(tokens[-1:], device=logits.device), root_row)
-            if sampled:
-                body.head.prove_numbers(logits[0].amax())
+                logits = yield Level(torch.tensor(tokens[-1:], device=logits.device), root_row)
+            if self.sampled:
+                rows.prove_numbers(logits[0].amax())
                 draft_probs.append(self.sampling.probs(logits[0]))  # type: ignore[union-attr]
                 column = torch.tensor(chance.draw(draft_probs[-1]), device=logits.device)
+                tokens.append(int(rows.ids(column)))
             else:
-                row = widened(logits[0])
-                column = row.argmax()
-                if not isfinite(row[column]):
-                    body.head.prove_numbers(row.amax())
-            tokens.append(int(body.head.ids(column)))
+                tokens.append(int(rows.likeliest(logits)[0]))
         tree = Tree.chain(root, tokens)
-        draft = Draft(tree, torch.stack(draft_probs), body.head.kept_ids) if sampled else Draft(tree)
+        draft = Draft(tree, torch.stack(draft_probs), rows.kept_ids) if self.sampled else Draft(tree)
         return Grown(draft, [-1, *range(len(tokens) - 1), -1])
 
 
@@ -124,9 +146,9 @@ class DynamicTree:
     def reads(self) -> int:
         return self.branching * (self.depth - 1)
 
-    def grow(self, body: Body, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Grown:
+    def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
         """All candidates of all levels stand in one list; `first` is where the current level begins in it."""
-        best = body.head.best(root_logits, self.branching)
+        best = rows.best(root_logits, self.branching)
         tokens, worth = best.ids[0], best.log_probs[0]
         parent_rows = torch.zeros_like(tokens)
         all_tokens, all_worth, all_parents = [tokens], [worth], [torch.full_like(tokens, -1)]
@@ -134,7 +156,7 @@ class DynamicTree:
         first = 0
         for _ in range(min(depth, self.depth) - 1):
             chosen = worth.topk(min(self.branching, len(worth))).indices
-            best = body.head.best(body.extend(tokens[chosen], parent_rows[chosen]), self.branching)
+            best = rows.best((yield Level(tokens[chosen], parent_rows[chosen])), self.branching)
             expanded.append(first + chosen)
             first += len(tokens)
             width = best.ids.shape[1]

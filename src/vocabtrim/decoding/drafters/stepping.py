@@ -14,7 +14,7 @@ import torch
 from ..causal_lm import Branches
 from ..chance import Chance
 from ..tree import Tree
-from .plans import Body, Plan
+from .plans import Body, Plan, grow
 from .protocol import Draft
 
 
@@ -63,7 +63,8 @@ class SteppingDrafter:
         if logits is None:
             draft, self._entries = Draft(Tree.chain(self._root)), [-1]
         else:
-            draft, self._entries = self.plan.grow(self.body, self._root, logits, depth, chance)
+            growth = self.plan.growth(self.body.head, self._root, logits, depth, chance)
+            draft, self._entries = grow(growth, self.body)
         return draft
 
     def commit(self, draft: Draft, path: Sequence[int], emitted: Sequence[int], hidden: torch.Tensor | None) -> None:
