@@ -165,7 +165,8 @@ def tracked() -> list[Path]:
     if listed.returncode:
         pytest.skip("not a git checkout")
     names = [name for name in listed.stdout.split("\0") if name]
-    return [ROOT / name for name in names if (ROOT / name).is_file() and not name.endswith((".pt", ".safetensors"))]
+    binary = (".pt", ".safetensors", ".png")
+    return [ROOT / name for name in names if (ROOT / name).is_file() and not name.endswith(binary)]
 
 
 def test_no_machine_is_named() -> None:

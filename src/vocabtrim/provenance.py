@@ -27,9 +27,13 @@ from .errors import OutputError
 
 PARTIAL = ".partial-"  # out/ is built as .out.partial-<host>-<pid>-<random> beside it
 
-# The files that vocabtrim writes, and the entry of the metadata that tells each. A torch file carries no metadata.
-Kind = Literal["counts", "kept", "map", "torch"]
+# The files that vocabtrim writes, and what tells each: of safetensors an entry of the metadata, of pages and plots a
+# mark among their first bytes. A torch file carries none, and Markdown is there to be gone on with by hand: what
+# stands there is never replaced.
+Kind = Literal["counts", "kept", "map", "torch", "page", "plot", "markdown"]
 _TOLD_BY: Mapping[Kind, str] = {"counts": "counts_hash", "kept": "kept_hash", "map": "dialect"}
+MARKS: Mapping[Kind, str] = {"page": "vocabtrim report page", "plot": "vocabtrim report plot"}
+_MARKED_WITHIN = 1024  # bytes
 
 
 def sha256_file(path: Path) -> str:
@@ -138,13 +142,17 @@ def refuse_replacing(out: Path, kind: Kind, inputs: Iterable[str | Path] = ()) -
         found = "a folder" if followed.is_dir() else "a device, a pipe or a broken link"
         raise OutputError(f"cannot write {out}", expected="a file", found=found, remedy="choose another --out")
     if followed.exists() and followed.stat().st_size and not _is_of_kind(followed, kind):
-        found = "a file that may be anyone's" if kind == "torch" else f"no {kind} file that vocabtrim wrote"
+        tells = kind in _TOLD_BY or kind in MARKS
+        found = f"no {kind} file that vocabtrim wrote" if tells else "a file that may be anyone's"
         raise _exists_already(out, found)
     refuse_unwritable(followed)
 
 
 def _is_of_kind(path: Path, kind: Kind) -> bool:
-    """Whether the file says, in the metadata of its safetensors header, that vocabtrim wrote it as this kind."""
+    """Whether the file says, by its mark or in its safetensors header, that vocabtrim wrote it as this kind."""
+    if kind in MARKS:
+        with path.open("rb") as marked:
+            return MARKS[kind].encode() in marked.read(_MARKED_WITHIN)
     from safetensors import SafetensorError, safe_open
 
     try:

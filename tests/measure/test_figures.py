@@ -101,3 +101,17 @@ def test_a_run_without_a_whole_question() -> None:
     plain, full, cut = figures(run_of(), {})[OVERALL]
     assert (plain.questions, full.speedup, full.summary.block_efficiency) == (0, 0, 0)
     assert cut.speedup_interval == (0, 0) and cut.outside == 0
+
+
+def test_a_category_that_is_called_overall() -> None:
+    """Its questions are not counted twice, and all others still count."""
+    run = run_of(
+        *(answer("a", "overall", name, [7], [(1, 1, 1.0)]) for name in ("autoregressive", "full", "cut")),
+        *(answer("b", "code", name, [7], [(1, 1, 1.0)]) for name in ("autoregressive", "full", "cut")),
+    )
+    found = figures(run, {})
+    assert {name: parts[0].questions for name, parts in found.items()} == {
+        OVERALL: 2,
+        "overall (category)": 1,
+        "code": 1,
+    }

@@ -153,7 +153,7 @@ def _ranks(model: Mapping[str, Any], added: set[int]) -> dict[bytes, int]:
             raise NotByteBpeError(f"its ids do not rise along the merges (at {product!r})")
         last = vocab[product]
     made = set(products)
-    byte_of = _byte_of_character()
+    byte_of = byte_of_character()
     ranks: dict[bytes, int] = {}
     for token, token_id in vocab.items():
         if token not in made:
@@ -177,8 +177,11 @@ class _ByteOfCharacter(dict[int, int]):
         return 0xFFFF
 
 
-def _byte_of_character() -> dict[int, int]:
-    """The alphabet of byte-level BPE: printable Latin-1 stands for itself, the other bytes follow from U+0100 on."""
+def byte_of_character() -> dict[int, int]:
+    """The alphabet of byte-level BPE, for str.translate: a character of a token -> the byte it stands for.
+
+    Printable Latin-1 stands for itself, the other bytes follow from U+0100 on; a character outside becomes U+FFFF.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     alphabet = _ByteOfCharacter({byte: byte for byte in printable})

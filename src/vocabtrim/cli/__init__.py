@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, check, choose, convert, count, demo, generate, inspect, merge, replay, spec_bench, trim
+from . import bench, check, choose, convert, count, demo, generate, inspect, merge, replay, report, spec_bench, trim
 from .screen import print_version, run
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command()(check.check)
 app.command()(convert.convert)
 app.command()(generate.generate)
 app.command()(bench.bench)
+app.command()(report.report)
 app.command("spec-bench")(spec_bench.spec_bench)
 app.command()(replay.replay)
 

@@ -32,9 +32,8 @@ from ..hub import local_folder
 from ..provenance import birth_certificate
 from .parity import first_difference, logit_gap
 from .questions import Question
-from .records import AUTOREGRESSIVE, Difference, Failed, Generated, Key, RecordedRound, Run, RunWriter
+from .records import AUTOREGRESSIVE, FULL, Difference, Failed, Generated, Key, RecordedRound, Run, RunWriter
 
-FULL = "full"
 Seen = Callable[[Run, int, int], None]
 _WARM_UP = 8  # tokens that every method emits before anything is measured
 

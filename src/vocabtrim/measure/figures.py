@@ -55,11 +55,17 @@ def figures(run: Run, kept_ids: dict[str, Collection[int]]) -> dict[str, list[Fi
 
     kept_ids: method -> ids that its head drafts; a method that is not in it drafts all.
     """
-    answers = complete(run)
-    parts: dict[str, list[list[Generated]]] = {OVERALL: answers}
-    for question in answers:
-        parts.setdefault(question[0].category, []).append(question)
+    parts = by_category(complete(run))
     return {name: [_figures(run, method, part, kept_ids) for method in run.methods] for name, part in parts.items()}
+
+
+def by_category(questions: list[list[Generated]]) -> dict[str, list[list[Generated]]]:
+    """All questions as `OVERALL`, and those of every category; one that is itself called so is told apart."""
+    parts = {OVERALL: questions}
+    for question in questions:
+        category = question[0].category
+        parts.setdefault(f"{category} (category)" if category == OVERALL else category, []).append(question)
+    return parts
 
 
 def kept_ids(run: Run) -> dict[str, Collection[int]]:

@@ -18,7 +18,8 @@ from ..provenance import refuse_unwritable
 
 SCHEMA = 1
 ROUNDS = "rounds.jsonl"
-AUTOREGRESSIVE = "autoregressive"
+AUTOREGRESSIVE = "autoregressive"  # the method without a drafter
+FULL = "full"  # the one with the drafter as it was before any trim
 
 
 @dataclass(frozen=True)

@@ -105,27 +105,18 @@ def choose(
     """
     files = [counts] if isinstance(counts, TokenCounts) else list(counts)
     tokenizer = _one_tokenizer(files, target, available, cost)
-    merge_ordered = tokenizer.merge_ordered if prior else 0
-    ranking = rank(
-        [(" + ".join(source.name for source in part.sources), part.counts) for part in files],
-        always_keep=_forced(files, target, always_keep, also_keep),
-        merge_ordered=merge_ordered,
-        available=available,
-    )
-    table = size_table(
+    ranking, table = rank_and_tabulate(
         files,
-        ranking.ids,
-        available=available,
         cost=cost,
+        available=available,
+        prior=prior,
+        forced=_forced(files, target, always_keep, also_keep),
         block_efficiency=block_efficiency,
         draft_length=draft_length,
     )
-    if not table.basis.total:
-        raise InputError("token counts are empty", expected="at least one token", found=0, remedy="count more text")
-
     ways_out = _ways_out(prior, tokenizer.merge_ordered, available)
     if keep == "auto":
-        best = _best_size(table, ranking, multiple)
+        best = best_size(table, ranking, multiple)
         size = best if best is not None and table.mbsu(best) > table.mbsu(None) else None
     else:
         best = size = _asked_size(keep, table, ranking, multiple, ways_out)
@@ -155,6 +146,41 @@ def choose(
         always_keep=ranking.always_keep,
         unavailable=ranking.unavailable,
     )
+
+
+def rank_and_tabulate(
+    files: Sequence[TokenCounts],
+    *,
+    cost: Cost | None,
+    available: Ids | None = None,
+    prior: bool = True,
+    forced: Mapping[int, str] | None = None,
+    block_efficiency: float | None = None,
+    draft_length: int = DRAFT_LENGTH,
+) -> tuple[Ranking, SizeTable]:
+    """The ranking that a size is cut from, and the table that predicts every size; arguments as for `choose`.
+
+    forced: id -> reason, those of the counts' own tokenizers by default.
+    Raises InputError for counts without a token, MismatchError for counts of different tokenizers.
+    """
+    tokenizer = _one_tokenizer(files, None, available, cost)
+    ranking = rank(
+        [(" + ".join(source.name for source in part.sources), part.counts) for part in files],
+        always_keep=_forced(files, None, True, ()) if forced is None else forced,
+        merge_ordered=tokenizer.merge_ordered if prior else 0,
+        available=available,
+    )
+    table = size_table(
+        files,
+        ranking.ids,
+        available=available,
+        cost=cost,
+        block_efficiency=block_efficiency,
+        draft_length=draft_length,
+    )
+    if not table.basis.total:
+        raise InputError("token counts are empty", expected="at least one token", found=0, remedy="count more text")
+    return ranking, table
 
 
 def parse_keep(text: str) -> int | float | str:
@@ -270,7 +296,7 @@ def _size_of_coverage(share: float, table: SizeTable, ranking: Ranking, ways_out
     return max(size, len(ranking.always_keep), 1)
 
 
-def _best_size(table: SizeTable, ranking: Ranking, multiple: int | None) -> int | None:
+def best_size(table: SizeTable, ranking: Ranking, multiple: int | None = None) -> int | None:
     """The multiple with the highest predicted MBSU, the smallest of equals; None where no multiple is a trim."""
     if table.cost is None:
         raise InputError(

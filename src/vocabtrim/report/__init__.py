@@ -1,0 +1,1 @@
+"""Runs and token counts in, one page that says whether to ship the trimmed drafter out."""
