@@ -118,8 +118,8 @@ def narrowed(rows: Tensor, width: int) -> Tensor:
     As large as a fresh embedding. What the target knows of its tokens need not be learned again.
     """
     _, _, directions = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    projected = rows @ directions[:width].T
-    return projected * (0.02 / projected.square().mean().sqrt())
+    projected: Tensor = rows @ directions[:width].T
+    return projected * (0.02 / float(projected.square().mean().sqrt()))
 
 
 def loss_of(
