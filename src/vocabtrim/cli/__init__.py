@@ -45,9 +45,9 @@ app.command()(check.check)
 app.command()(convert.convert)
 app.command()(generate.generate)
 app.command()(bench.bench)
+app.command()(replay.replay)
 app.command()(report.report)
 app.command("spec-bench")(spec_bench.spec_bench)
-app.command()(replay.replay)
 
 
 def main() -> None:
