@@ -16,7 +16,8 @@ import vocabtrim as vt
 from generation import lively, noisy_copy
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.decoding.sampling import Sampling
-from vocabtrim.measure.bench import Settings, bench
+from vocabtrim.measure.bench import bench
+from vocabtrim.measure.methods import Settings
 from vocabtrim.measure.questions import questions
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.builtin import BUILTIN

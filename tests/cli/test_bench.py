@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import assert_bad_input
 from generation import lively, noisy_copy
 from vocabtrim.decoding.generate import generate
 from vocabtrim.decoding.text import TargetText
+from vocabtrim.measure.metrics import summarise
+from vocabtrim.measure.recording import Recording
 from vocabtrim.measure.records import ROUNDS, read_run
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.builtin import BUILTIN, TOKENIZER
@@ -233,3 +236,42 @@ def test_bad_input(bench: Any, models: Path, tmp_path: Path) -> None:
     empty.write_text("")
     assert_bad_input(bench(asked=empty), "empty.jsonl")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_replay_of_the_recording_has_the_rounds_of_the_bench(
+    bench: Any, models: Path, tmp_path: Path, vocabtrim: Any, temperature: float
+) -> None:
+    """What bench measured and what replay says of its recording, for a drafter that reads hidden states."""
+    more = ["--drafter", models / "eagle", "--temperature", temperature]
+    assert bench(*more, "--record", tmp_path / "recording", "--record-states").code == 0
+    told = vocabtrim(
+        *("replay", tmp_path / "recording", "--drafter", models / "eagle", "--target", models / "target"),
+        *("--dtype", "float32", "--json"),
+    )
+    assert told.code == 0, told.err
+    recording = Recording(tmp_path / "recording")
+    run = read_run(tmp_path / "run")
+    outputs = {one.name: one.output for one in recording}
+    assert outputs == {
+        f"{name}/{turn + 1}": found.token_ids
+        for (name, turn, method), found in run.generated.items()
+        if method == "autoregressive"
+    }
+    (full,) = told.json["kept"]
+    if temperature == 0:  # sampled answers of the bench are each method's own
+        live = [round for key, found in run.generated.items() if key[2] == "full" for round in found.rounds]
+        assert full["block_efficiency"] == pytest.approx(summarise(live).block_efficiency)
+    again = bench(*more, "--record", tmp_path / "later", "--record-states")
+    assert again.code == 0  # a run that is done can still be recorded, with the same states
+    for one, other in zip(recording.generations(recording.header.states), _later(tmp_path), strict=True):
+        assert one.output == other.output and torch.equal(one.hidden, other.hidden)
+
+
+def _later(tmp_path: Path) -> Any:
+    recording = Recording(tmp_path / "later")
+    return recording.generations(recording.header.states)
+
+
+def test_states_want_a_recording(bench: Any) -> None:
+    assert_bad_input(bench("--record-states"), "--record FOLDER")

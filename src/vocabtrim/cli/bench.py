@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from .generate import quiet
 from .screen import Json, print_json, print_table
 
@@ -52,6 +53,12 @@ def bench(
     no_chat: Annotated[
         bool, typer.Option("--no-chat", help="Take prompts as they are, without the target's chat template.")
     ] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="Record into this folder what the target alone emits, for `vocabtrim replay`.")
+    ] = None,
+    record_states: Annotated[
+        bool, typer.Option("--record-states", help="With the hidden states that the drafters read.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure drafters on questions: block efficiency, speed-up with its interval, and whether the answers are equal.
@@ -62,12 +69,14 @@ def bench(
     Example: vocabtrim bench --target Llama/ --drafter EAGLE/ --trimmed cut/ --questions question.jsonl --out run/
     """
     from ..decoding.sampling import Sampling
-    from ..measure.bench import Settings
     from ..measure.bench import bench as measure
     from ..measure.figures import figures, kept_ids
+    from ..measure.methods import Settings
     from ..measure.questions import questions as read_questions
 
     quiet()
+    if record_states and record is None:
+        raise InputError("there is no recording to put hidden states into", remedy="pass --record FOLDER too")
     asked = read_questions(questions, categories=None if categories is None else categories.split(","), limit=limit)
     settings = Settings(
         max_new_tokens=max_new_tokens,
@@ -89,6 +98,8 @@ def bench(
             trimmed=trimmed or (),
             tokenizer=tokenizer,
             settings=settings,
+            record=record,
+            record_states=record_states,
             seen=seen,
         )
     found = figures(run, kept_ids(run))

@@ -9,71 +9,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 
-from ..calibrate.tokenizer import tokenizer_facts
-from ..checkpoint.costs import available_ids, drafter_cost
-from ..checkpoint.read import open_checkpoint
-from ..checkpoint.stored import fingerprint
 from ..decoding.drafters.choose_plan import choose_plan
 from ..decoding.drafters.protocol import Drafter
-from ..decoding.load import drafter_kind, load_drafter, load_target
-from ..decoding.rounds import GREEDY, Round, decode
-from ..decoding.sampling import Sampling
+from ..decoding.load import load_drafter, load_target
+from ..decoding.rounds import Round, decode
+from ..decoding.stopping import Reason
 from ..decoding.target import Target
 from ..decoding.text import TargetText
 from ..errors import InputError, VocabTrimError
 from ..hub import local_folder
-from ..provenance import birth_certificate
+from .methods import Method, Settings, methods_of, recording_header, run_header
 from .parity import first_difference, logit_gap
 from .questions import Question
-from .records import AUTOREGRESSIVE, FULL, Difference, Failed, Generated, Key, RecordedRound, Run, RunWriter
+from .recording import Recorded, RecordingWriter
+from .records import AUTOREGRESSIVE, Difference, Failed, Generated, Key, RecordedRound, Run, RunWriter
+from .state_recorder import StateRecorder
 
 Seen = Callable[[Run, int, int], None]
 _WARM_UP = 8  # tokens that every method emits before anything is measured
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How all methods generate. sampling, draft_length, nodes, branching: see `choose_plan`. chat: see `TargetText`."""
-
-    max_new_tokens: int = 128
-    sampling: Sampling = GREEDY
-    seed: int = 0
-    draft_length: int | None = None
-    nodes: int | None = None
-    branching: int | None = None
-    chat: bool = True
-    dtype: str = "bfloat16"
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to generate. folder, kind, kept_size, kept_ids, cost: of its drafter; None for the target alone.
-
-    kept_ids: (kept_size,) target ids that its head drafts; None where it drafts all.
-    """
-
-    name: str
-    folder: Path | None = None
-    kind: str | None = None
-    kept_size: int | None = None
-    kept_ids: Any = None
-    cost: dict[str, Any] | None = None
-    fingerprint: str | None = None
-
-    def as_object(self) -> dict[str, Any]:
-        """What the run's header says of it."""
-        folder = None if self.folder is None else self.folder.name
-        ids = None if self.kept_ids is None else self.kept_ids.tolist()
-        shown = {"name": self.name, "folder": folder, "kind": self.kind, "kept_size": self.kept_size}
-        return {**shown, "cost": self.cost, "kept_ids": ids}
 
 
 def bench(
@@ -84,12 +42,16 @@ def bench(
     drafter: str | Path | None = None,
     trimmed: Sequence[str | Path] = (),
     tokenizer: str | Path | None = None,
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
+    record: Path | None = None,
+    record_states: bool = False,
     seen: Seen = lambda run, done, wanted: None,
 ) -> Run:
     """Answer every question by the target alone, with `drafter` and with every one of `trimmed`; record into `out`.
 
-    A run in `out` that was cut off goes on; answers that failed are tried once more. seen: called behind every answer
+    A run in `out` that was cut off goes on; answers that failed are tried once more. record: folder for a recording of
+    what the target alone emits, for `replay`; record_states: with the hidden states that the drafters read, taken in a
+    pass of their own, so that the one that is timed is not slower for it. seen: called behind every answer
     with the run so far, the number of answers and of all that are wanted.
     Raises InputError without questions, and for methods that have one name; what `load_target`, `load_drafter` and
     `RunWriter` raise. An answer that cannot be given (a prompt that is too long, say) is recorded as failed.
@@ -99,14 +61,19 @@ def bench(
     settings = settings or Settings()
     folder = local_folder(target)
     words = TargetText(tokenizer or folder)
-    methods = _methods(folder, drafter, trimmed)
-    header = _header(folder, tokenizer or folder, methods, questions, settings)
+    methods = methods_of(folder, drafter, trimmed)
+    header = run_header(folder, tokenizer or folder, methods, questions, settings)
     with RunWriter(Path(out), header) as writer:
         opened = load_target(folder, dtype=settings.dtype, device=settings.device)
         running = _Bench(opened, words, settings, writer)
         for method in methods:
             running.open(method)
-        running.answer(questions, seen)
+        if record is None:
+            running.answer(questions, seen)
+        else:
+            states = running.states if record_states else ()
+            with RecordingWriter(Path(record), recording_header(header, settings, states)) as recording:
+                running.answer(questions, seen, recording)
     return writer.run
 
 
@@ -133,7 +100,13 @@ class _Bench:
         )
         return load_drafter(method.folder, self.target, plan=plan)
 
-    def answer(self, questions: Sequence[Question], seen: Seen) -> None:
+    @property
+    def states(self) -> tuple[int, ...]:
+        """The hidden states that any of the drafters reads."""
+        read = (state for drafter in self.drafters.values() if drafter is not None for state in drafter.states)
+        return tuple(dict.fromkeys(read))
+
+    def answer(self, questions: Sequence[Question], seen: Seen, recording: RecordingWriter | None = None) -> None:
         """All questions, by all methods."""
         methods, run = list(self.drafters), self.writer.run
         wanted = sum(len(question.turns) for question in questions) * len(methods)
@@ -146,6 +119,8 @@ class _Bench:
                         self.writer.append(self._answer(question, turn, method))
                     seen(run, len(run.generated) + len(run.failed), wanted)
                 self._compare(question, turn)
+                if recording is not None:
+                    self._keep(question, turn, recording)
 
     def _warm_up(self, question: Question) -> None:
         try:
@@ -217,6 +192,47 @@ class _Bench:
             rounds=tuple(map(_recorded, rounds)),
         )
 
+    def _keep(self, question: Question, turn: int, recording: RecordingWriter) -> None:
+        """Add the autoregressive answer to a recording."""
+        given = self.writer.run.generated.get((question.name, turn, AUTOREGRESSIVE))
+        name = f"{question.name}/{turn + 1}"
+        if given is None or name in recording.names:
+            return
+        recording.append(
+            Recorded(
+                name=name,
+                prompt=given.prompt_ids,
+                output=given.token_ids,
+                category=question.category,
+                ended=Reason(given.ended),
+                max_new_tokens=self.settings.max_new_tokens,
+                hidden=self._states_of(given, recording.header.states) if recording.header.states else None,
+            )
+        )
+
+    def _states_of(self, given: Generated, states: tuple[int, ...]) -> torch.Tensor:
+        """The hidden states behind an answer, token by token as it was emitted."""
+        recorder = StateRecorder(states)
+        generator = torch.Generator(self.target.lm.device)
+        generator.manual_seed(_seed(self.settings.seed, given.question, given.turn))
+        again = decode(
+            self.target,
+            recorder,
+            given.prompt_ids,
+            max_new_tokens=self.settings.max_new_tokens,
+            sampling=self.settings.sampling,
+            generator=generator,
+        )
+        emitted = tuple(token for round in again for token in round.tokens)
+        if emitted != given.token_ids:
+            raise InputError(
+                f"the target does not emit its answer to question {given.question} again, so it cannot be recorded",
+                expected=f"{len(given.token_ids)} tokens",
+                found=f"others from token {first_difference(given.token_ids, emitted)} on",
+                remedy="use another device or dtype, on which its passes repeat, or record without states",
+            )
+        return recorder.hidden
+
     def _compare(self, question: Question, turn: int) -> None:
         """Record where greedy answers to a turn leave the autoregressive one."""
         run, told = self.writer.run, self.settings
@@ -236,71 +252,6 @@ class _Bench:
                 if expected is not None and found is not None:
                     gap = logit_gap(self.target, before, expected, found)
                 self.writer.append(Difference(*key, at=at, expected=expected, found=found, gap=gap))
-
-
-def _methods(target: Path, drafter: str | Path | None, trimmed: Sequence[str | Path]) -> list[Method]:
-    methods = [Method(AUTOREGRESSIVE)]
-    if drafter is not None:
-        methods.append(_method(FULL, local_folder(drafter), target))
-    folders = [local_folder(path) for path in trimmed]
-    for folder in folders:
-        same = [other for other in folders if other.name == folder.name]
-        name = folder.name if len(same) == 1 else f"{folder.parent.name}/{folder.name}"
-        methods.append(_method(name, folder, target))
-    names = [method.name for method in methods]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(
-            f"two drafters go by the name {twice}", expected="folders of different names", remedy="rename one of them"
-        )
-    return methods
-
-
-def _method(name: str, folder: Path, target: Path) -> Method:
-    cost = drafter_cost(folder, target)
-    return Method(
-        name=name,
-        folder=folder,
-        kind=drafter_kind(folder, target),
-        kept_size=cost.full_head_rows,
-        kept_ids=available_ids(folder, target),
-        cost=asdict(cost),
-        fingerprint=fingerprint(open_checkpoint(folder).tensors.values()),
-    )
-
-
-def _header(
-    folder: Path,
-    tokenizer: str | Path,
-    methods: Sequence[Method],
-    questions: Sequence[Question],
-    settings: Settings,
-) -> dict[str, Any]:
-    """The first line of a run. identity: what must be the same where it is gone on with; questions may be added."""
-    told = asdict(settings)
-    facts = tokenizer_facts(tokenizer)
-    identity = {
-        "target": fingerprint(open_checkpoint(folder).tensors.values()),
-        "methods": {method.name: method.fingerprint for method in methods},
-        "tokenizer": facts.hash,
-        **told.pop("sampling"),
-        **told,
-    }
-    made = birth_certificate({"threads": torch.get_num_threads()}, {"questions": _hash(questions)})
-    return {
-        "made": made | {"torch": torch.__version__},
-        "target": folder.name,
-        "vocabulary": facts.vocab_size,
-        "identity": identity,
-        "methods": [method.as_object() for method in methods],
-    }
-
-
-def _hash(questions: Sequence[Question]) -> str:
-    digest = hashlib.sha256()
-    for question in questions:
-        digest.update(repr((question.name, question.turns, question.before)).encode())
-    return digest.hexdigest()
 
 
 def _seed(seed: int, question: str, turn: int) -> int:

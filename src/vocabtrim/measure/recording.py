@@ -8,13 +8,11 @@ Knows ids, states and files; knows nothing of models or drafters. Other people's
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,8 +20,8 @@ from safetensors.torch import load_file, save
 
 from ..decoding.sampling import Sampling
 from ..decoding.stopping import Reason
-from ..errors import InputError, MismatchError, OutputError
-from ..provenance import refuse_unwritable
+from ..errors import InputError, MismatchError
+from .growing_file import GrowingFile, cannot_go_on, refuse_other_folder, whole_lines
 
 SCHEMA = 1
 RECORDING = "recording.jsonl"
@@ -84,7 +82,7 @@ class Recording:
         self.folder, self.path = folder, folder / RECORDING
         if not self.path.is_file():
             raise InputError(f"{folder} holds no recording", expected=RECORDING, remedy="record with `vocabtrim bench`")
-        self.header = _header(self.path, next(_whole_lines(self.path), b""))
+        self.header = _header(self.path, next(whole_lines(self.path), b""))
 
     def __iter__(self) -> Iterator[Recorded]:
         return self.generations()
@@ -94,7 +92,7 @@ class Recording:
         group_by: the field that holds the category. Raises InputError for states that were not recorded."""
         self.prove_states(states)
         columns = [self.header.states.index(state) for state in states]
-        for number, line in enumerate(_whole_lines(self.path), start=1):
+        for number, line in enumerate(whole_lines(self.path), start=1):
             if number > 1:
                 yield self._generation(number, line, columns, group_by)
 
@@ -144,22 +142,24 @@ class RecordingWriter:
     def __init__(self, folder: Path, header: RecordingHeader) -> None:
         self.folder, self.header = folder, header
         self.names: set[str] = set()  # of the generations that are there
-        self._file: IO[bytes] | None = None
+        self._file: GrowingFile | None = None
 
     def __enter__(self) -> RecordingWriter:
-        path = self.folder / RECORDING
-        _prove_place(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        begun = path.exists() and path.stat().st_size > 0
-        if begun:
-            found = Recording(self.folder)
-            _prove_same(self.folder, found.header, self.header)
-            self.names = {generation.name for generation in found}
-        self._file = path.open("ab")
-        if begun:
-            os.truncate(path, sum(map(len, _whole_lines(path))))
-        else:
-            self._write_line({"schema": SCHEMA, **self.header.identity, "certificate": self.header.certificate})
+        refuse_other_folder(self.folder, RECORDING, "recording")
+        file = GrowingFile(self.folder / RECORDING)
+        try:
+            if file.empty:
+                file.forget_half_a_line()
+                file.write({"schema": SCHEMA, **self.header.identity, "certificate": self.header.certificate})
+            else:
+                found = Recording(self.folder)
+                _prove_same(self.folder, found.header, self.header)
+                self.names = {generation.name for generation in found}
+                file.forget_half_a_line()
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,9 +177,12 @@ class RecordingWriter:
         if self.header.states:
             assert generation.hidden is not None
             file = f"states-{len(self.names):06d}.safetensors"
-            with _told_of(self.folder / file):
+            try:
                 (self.folder / file).write_bytes(save({"hidden": generation.hidden.contiguous().cpu()}))
-        self._write_line(
+            except OSError as error:
+                raise cannot_go_on(self.folder / file, error) from error
+        assert self._file is not None
+        self._file.write(
             {
                 "name": generation.name,
                 "category": generation.category,
@@ -208,26 +211,6 @@ class RecordingWriter:
                 found=found,
                 remedy="take them from a StateRecorder that saw the whole generation",
             )
-
-    def _write_line(self, line: Mapping[str, Any]) -> None:
-        """All of it or nothing."""
-        assert self._file is not None
-        before = self._file.tell()
-        try:
-            with _told_of(self.folder / RECORDING):
-                self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-                self._file.flush()
-        except OutputError:
-            with contextlib.suppress(OSError):
-                os.truncate(self.folder / RECORDING, before)
-            raise
-
-
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield line
 
 
 def _header(path: Path, line: bytes) -> RecordingHeader:
@@ -267,19 +250,6 @@ def _damaged(path: Path, number: int, found: str) -> InputError:
     )
 
 
-def _prove_place(folder: Path) -> None:
-    """The folder is new, empty, or holds a recording."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is no folder", remedy="choose another place for the recording")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORDING).is_file():
-        raise OutputError(
-            f"{folder} exists and holds no recording",
-            expected=RECORDING,
-            remedy="choose another place for the recording, or remove it",
-        )
-    refuse_unwritable(folder / RECORDING)
-
-
 def _prove_same(folder: Path, found: RecordingHeader, wanted: RecordingHeader) -> None:
     for name, value in wanted.identity.items():
         if found.identity[name] != value:
@@ -289,15 +259,3 @@ def _prove_same(folder: Path, found: RecordingHeader, wanted: RecordingHeader) -
                 found=found.identity[name],
                 remedy="choose another place for the recording, or repeat the command that began it",
             )
-
-
-@contextlib.contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}",
-            found=error.strerror or str(error),
-            remedy="free space there and run the same command again: it goes on behind the last whole line",
-        ) from error

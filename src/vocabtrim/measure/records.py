@@ -6,15 +6,14 @@ every ratio is computed elsewhere, from sums. Knows lines and files; knows no mo
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ..errors import InputError, OutputError
-from ..provenance import refuse_unwritable
+from ..errors import InputError
+from .growing_file import GrowingFile, refuse_other_folder, whole_lines
 
 SCHEMA = 1
 ROUNDS = "rounds.jsonl"
@@ -123,7 +122,17 @@ def read_run(folder: Path) -> Run:
 
     Raises InputError for a folder without a run, another schema version, and a line that is no record.
     """
-    run, _ = _read(folder)
+    path = folder / ROUNDS
+    if not path.is_file():
+        raise InputError(f"{folder} holds no run", expected=ROUNDS, remedy="pass what `vocabtrim bench --out` wrote")
+    run = None
+    for number, line in enumerate(whole_lines(path), start=1):
+        if run is None:
+            run = Run(_header(path, line))
+        else:
+            run.add(_record(path, number, line))
+    if run is None:
+        raise InputError(f"{path} is empty", expected="a line that says what was run", remedy="measure again")
     return run
 
 
@@ -137,11 +146,11 @@ class RunWriter:
 
     def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._file: IO[bytes] | None = None
         self.run = Run({"schema": SCHEMA, **header})
+        self._file: GrowingFile | None = None
 
     def __enter__(self) -> RunWriter:
-        self._refuse_what_is_no_run()
+        refuse_other_folder(self.folder, ROUNDS, "run")
         if (self.folder / ROUNDS).exists():
             self._begin()
         return self  # a new run is not there before its first record
@@ -152,70 +161,27 @@ class RunWriter:
 
     def append(self, record: Record) -> None:
         """Write a record; when this returns, a kill of the process no longer loses it."""
-        if self._file is None:
-            self._begin()
-        self._write_line({"record": _NAMES[type(record)], **_as_object(record)})
+        file = self._file or self._begin()
+        file.write({"record": _NAMES[type(record)], **_as_object(record)})
         self.run.add(record)
 
-    def _begin(self) -> None:
-        """Open the file, alone, behind the last whole line of the run that stands there, or with a header."""
+    def _begin(self) -> GrowingFile:
+        """Open the file behind the last whole line of the run that stands there, or behind a header."""
+        file = GrowingFile(self.folder / ROUNDS)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ROUNDS).open("ab", buffering=0)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.folder / ROUNDS}", found=error.strerror, remedy="choose another --out"
-            ) from error
-        try:
-            self._lock(file)
-            if file.tell():
-                self._go_on(file)
+            if file.empty:
+                file.forget_half_a_line()
+                file.write(self.run.header)
+            else:
+                found = read_run(self.folder)
+                _prove_same(self.folder, found.header, self.run.header)
+                file.forget_half_a_line()
+                self.run = found
         except BaseException:
             file.close()
             raise
         self._file = file
-        if not file.tell():
-            self._write_line(self.run.header)
-
-    def _go_on(self, file: IO[bytes]) -> None:
-        found, whole = _read(self.folder)
-        _prove_same(self.folder, found.header, self.run.header)
-        file.truncate(whole)  # of a killed run's last line there may be half
-        file.seek(whole)
-        self.run = found
-
-    def _write_line(self, line: Mapping[str, Any]) -> None:
-        """All of it or nothing."""
-        assert self._file is not None
-        rest = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        before = self._file.tell()
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self._file.truncate(before)
-            raise OutputError(
-                f"cannot write {self.folder / ROUNDS}",
-                found=error.strerror,
-                remedy="free space there and run the same command again: it goes on behind the last whole line",
-            ) from error
-
-    def _refuse_what_is_no_run(self) -> None:
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / ROUNDS).exists():
-            raise OutputError(
-                f"{self.folder} exists and holds no run", expected=ROUNDS, remedy="choose another --out, or remove it"
-            )
-        if self.folder.exists() and not self.folder.is_dir():
-            raise OutputError(f"{self.folder} is no folder", remedy="choose another --out")
-        refuse_unwritable(self.folder / ROUNDS)
-
-    def _lock(self, file: IO[bytes]) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"another process writes to {self.folder}", remedy="wait for it, or choose another --out"
-            ) from error
+        return file
 
 
 def _prove_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -232,30 +198,6 @@ def _prove_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
 
 def _shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)[:200]
-
-
-def _read(folder: Path) -> tuple[Run, int]:
-    """The run and the number of bytes of its whole lines."""
-    path = folder / ROUNDS
-    if not path.is_file():
-        raise InputError(f"{folder} holds no run", expected=ROUNDS, remedy="pass what `vocabtrim bench --out` wrote")
-    run, whole = None, 0
-    for number, line in enumerate(_whole_lines(path), start=1):
-        whole += len(line)
-        if run is None:
-            run = Run(_header(path, line))
-        else:
-            run.add(_record(path, number, line))
-    if run is None:
-        raise InputError(f"{path} is empty", expected="a line that says what was run", remedy="remove it")
-    return run, whole
-
-
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield line
 
 
 def _header(path: Path, line: bytes) -> dict[str, Any]:
