@@ -275,3 +275,34 @@ def _later(tmp_path: Path) -> Any:
 
 def test_states_want_a_recording(bench: Any) -> None:
     assert_bad_input(bench("--record-states"), "--record FOLDER")
+
+
+def test_choose_takes_what_was_measured(bench: Any, models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    """Full and a trim of it benched; choose shows both as measured, and refuses a run of another kind of drafter."""
+    ends = ["--drafter", models / "near", "--target", models / "target"]
+    (tmp_path / "text.txt").write_text("Who are you? What is 2 + 2? " * 50)
+    counts = tmp_path / "counts.safetensors"
+    assert vocabtrim("count", tmp_path / "text.txt", "--tokenizer", models / "target", "--out", counts).code == 0
+    kept = ["--keep", 4096, "--out", tmp_path / "kept.safetensors"]
+    assert vocabtrim("choose", counts, *ends, *kept).code == 0
+    cut = tmp_path / "cut"
+    trim = ["--target", models / "target", "--kept", tmp_path / "kept.safetensors", "--out", cut]
+    assert vocabtrim("trim", models / "near", *trim).code == 0
+    measured = bench("--drafter", models / "near", "--trimmed", cut, "--json").json["methods"]
+    chosen = vocabtrim("choose", counts, *ends, "--measured", tmp_path / "run", "--json")
+    assert chosen.code == 0, chosen.err
+    rows = {row["kept_size"]: row for row in chosen.json["sizes"]}
+    for method in measured[1:]:
+        row = rows[method["kept_size"]]
+        assert row["measured"] and row["predicted_block_efficiency"] == pytest.approx(method["block_efficiency"])
+        assert row["speedup"] is not None
+    assert chosen.json["measured"] == str(tmp_path / "run") and not chosen.json["assumed"]
+    assert "speed-up by measured times" in chosen.json["reason"]
+    assert "were measured" in vocabtrim("choose", counts, *ends, "--measured", tmp_path / "run").out
+    assert bench("--trimmed", cut, out=tmp_path / "half").code == 0
+    assert_bad_input(vocabtrim("choose", counts, *ends, "--measured", tmp_path / "half"), "bench with --drafter")
+    assert bench(*two(models), out=tmp_path / "mixed").code == 0
+    assert_bad_input(vocabtrim("choose", counts, *ends, "--measured", tmp_path / "mixed"), "not trims of one")
+    assert_bad_input(vocabtrim("choose", counts, *ends, "--measured", tmp_path / "none"), "holds no run")
+    twice = ["--measured", tmp_path / "run", "--block-efficiency", 2.0]
+    assert_bad_input(vocabtrim("choose", counts, *ends, *twice), "given twice")

@@ -32,6 +32,9 @@ def choose(
     always_keep: options.AlwaysKeep = None,
     no_always_keep: options.NoAlwaysKeep = False,
     block_efficiency: options.BlockEfficiency = None,
+    measured: Annotated[
+        Path | None, typer.Option(help="A run of `vocabtrim bench`: its measurements instead of predictions.")
+    ] = None,
     draft_length: options.DraftLength = 4,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 where the trim is predicted to lose.")] = False,
     json: Json = False,
@@ -59,6 +62,7 @@ def choose(
         always_keep=not no_always_keep,
         also_keep=always_keep or (),
         block_efficiency=block_efficiency,
+        measured=measured,
         draft_length=draft_length,
     )
     if strict and choice.verdict in (choose_size.DO_NOT_TRIM, choose_size.LOSING):
@@ -77,9 +81,12 @@ def choose(
 def print_choice(choice: Choice) -> None:
     """The table by kept size and the verdict with its grounds; for choose and trim alike."""
     with_cost = choice.sizes[-1].mbsu is not None
+    timed = choice.sizes[-1].speedup is not None
     columns = ["kept ids", "in-sample", "held-out"]
     if with_cost:
         columns += ["head", "draft step", "block efficiency", "MBSU", "MBSU, paper's mode"]
+    if timed:
+        columns.append("speed-up")
     print_table("By kept size", columns, [_cells(row, choice, with_cost) for row in choice.sizes])
     if len(choice.sizes[-1].coverage_by_source) > 1:
         title = f"{choice.basis.capitalize()} coverage by source and kept size"
@@ -87,6 +94,8 @@ def print_choice(choice: Choice) -> None:
     print(f"Coverage is counted on {choice.basis_tokens:,} {choice.basis} tokens of the primary counts.")
     if with_cost:
         measured = "assumed; --block-efficiency sets it" if choice.assumed else "as measured"
+        if choice.measured is not None:
+            print(f"Block efficiencies with a * and the times behind the speed-up were measured: {choice.measured}.")
         print(
             f"Predicted for a full-head block efficiency of {choice.block_efficiency:.2f} ({measured}) "
             f"with {choice.draft_length} drafted tokens a round."
@@ -107,6 +116,9 @@ def _cells(row: SizeRow, choice: Choice, with_cost: bool) -> list[str]:
         bytes_read = (row.head_bytes, row.draft_step_bytes)
         predicted = (row.predicted_block_efficiency, row.mbsu, row.mbsu_parameters)
         cells += [*(size(number or 0) for number in bytes_read), *(f"{number:.3f}" for number in predicted)]
+        cells[-3] += " *" if row.measured else ""
+    if row.speedup is not None:
+        cells.append(f"{row.speedup:.3f}")
     return cells
 
 

@@ -15,6 +15,7 @@ from ..cost import Cost
 from ..errors import InputError, MismatchError
 from ..provenance import birth_certificate
 from .kept import Ids, KeptVocabulary
+from .measured import Measured
 from .select import Ranking, rank
 from .size_table import DRAFT_LENGTH, SizeRow, SizeTable, size_table
 
@@ -35,7 +36,7 @@ class Choice:
     reason: the verdict in one sentence with its numbers.
     sizes: rows by kept size, the pick among them, the full head last.
     basis: "held-out" or "in-sample": the tokens that coverage and predictions rest on; basis_tokens: how many.
-    block_efficiency: of the full head; assumed: nobody measured it.
+    block_efficiency: of the full head; assumed: nobody measured it. measured: what was read of runs and replays.
     ranked, seen: how many ids could be kept, and how many of them something was counted for or forced.
     unavailable: always-keep ids that a head trimmed before no longer has.
     """
@@ -53,6 +54,7 @@ class Choice:
     seen: int
     always_keep: Mapping[int, str]
     unavailable: Mapping[int, str]
+    measured: str | None = None
 
     @property
     def picked(self) -> int | None:
@@ -60,7 +62,7 @@ class Choice:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the ids, ready for JSON."""
-        told = ("verdict", "reason", "basis", "basis_tokens", "block_efficiency", "draft_length", "assumed")
+        told = ("verdict", "reason", "basis", "basis_tokens", "block_efficiency", "draft_length", "assumed", "measured")
         return {
             "picked": self.picked,
             **{name: getattr(self, name) for name in told},
@@ -86,6 +88,7 @@ def choose(
     also_keep: Iterable[int] | Mapping[int, str] = (),
     block_efficiency: float | None = None,
     draft_length: int = DRAFT_LENGTH,
+    measured: Measured | None = None,
 ) -> Choice:
     """Choose the ids that a drafter keeps.
 
@@ -100,11 +103,15 @@ def choose(
     always_keep: whether stop and chat-template ids are forced. also_keep: further ids to force, by themselves or
         each with its reason.
     block_efficiency: of the drafter with its head as it is, where measured; otherwise assumed. draft_length: with it.
+    measured: block efficiencies of several sizes, and stage times; they take the place of predictions, and with times
+        "auto" takes the size of the highest speed-up by them instead of MBSU. It tells the block efficiency too.
 
     Raises InputError for a size or a coverage that cannot be had, MismatchError for another tokenizer's counts.
     """
     files = [counts] if isinstance(counts, TokenCounts) else list(counts)
     tokenizer = _one_tokenizer(files, target, available, cost)
+    if measured is not None:
+        block_efficiency, draft_length = _agreed(block_efficiency, measured, cost), measured.draft_length
     ranking, table = rank_and_tabulate(
         files,
         cost=cost,
@@ -113,11 +120,12 @@ def choose(
         forced=_forced(files, target, always_keep, also_keep),
         block_efficiency=block_efficiency,
         draft_length=draft_length,
+        measured=measured,
     )
     ways_out = _ways_out(prior, tokenizer.merge_ordered, available)
     if keep == "auto":
         best = best_size(table, ranking, multiple)
-        size = best if best is not None and table.mbsu(best) > table.mbsu(None) else None
+        size = best if best is not None and table.worth(best) > table.worth(None) else None
     else:
         best = size = _asked_size(keep, table, ranking, multiple, ways_out)
     verdict, reason = _judge(table, size, best)
@@ -145,7 +153,26 @@ def choose(
         seen=ranking.seen,
         always_keep=ranking.always_keep,
         unavailable=ranking.unavailable,
+        measured=None if measured is None else measured.source,
     )
+
+
+def _agreed(block_efficiency: float | None, measured: Measured, cost: Cost | None) -> float:
+    """The full head's block efficiency, said once, by what was measured of this drafter."""
+    if block_efficiency is not None:
+        raise InputError(
+            "the full head's block efficiency is given twice",
+            expected="--measured or --block-efficiency",
+            remedy="leave one of them out",
+        )
+    if cost is None or cost.full_head_rows != measured.full_size:
+        raise InputError(
+            f"{measured.source} was measured with another drafter",
+            expected=f"a drafter with {measured.full_size:,} head rows",
+            found="none" if cost is None else f"{cost.full_head_rows:,}",
+            remedy="pass the --drafter and --target that it was measured with",
+        )
+    return measured.full
 
 
 def rank_and_tabulate(
@@ -157,6 +184,7 @@ def rank_and_tabulate(
     forced: Mapping[int, str] | None = None,
     block_efficiency: float | None = None,
     draft_length: int = DRAFT_LENGTH,
+    measured: Measured | None = None,
 ) -> tuple[Ranking, SizeTable]:
     """The ranking that a size is cut from, and the table that predicts every size; arguments as for `choose`.
 
@@ -177,6 +205,7 @@ def rank_and_tabulate(
         cost=cost,
         block_efficiency=block_efficiency,
         draft_length=draft_length,
+        measured=measured,
     )
     if not table.basis.total:
         raise InputError("token counts are empty", expected="at least one token", found=0, remedy="count more text")
@@ -297,7 +326,7 @@ def _size_of_coverage(share: float, table: SizeTable, ranking: Ranking, ways_out
 
 
 def best_size(table: SizeTable, ranking: Ranking, multiple: int | None = None) -> int | None:
-    """The multiple with the highest predicted MBSU, the smallest of equals; None where no multiple is a trim."""
+    """The multiple of the highest `SizeTable.worth`, the smallest of equals; None where no multiple is a trim."""
     if table.cost is None:
         raise InputError(
             "auto weighs coverage against the drafter's cost, which is not known",
@@ -306,20 +335,23 @@ def best_size(table: SizeTable, ranking: Ranking, multiple: int | None = None) -
     step = multiple or MULTIPLE
     smallest = _round_up(max(len(ranking.always_keep), 1), step)
     sizes = range(smallest, min(ranking.ids.size, table.full_size - 1) + 1, step)
-    return max(sizes, key=table.mbsu, default=None)  # the first of equals
+    return max(sizes, key=table.worth, default=None)  # the first of equals
 
 
 def _judge(table: SizeTable, size: int | None, best: int | None) -> tuple[str, str]:
     """Verdict and reason for keeping `size` ids; None: auto found nothing, and `best` came closest."""
     if table.cost is None:
         return NOT_JUDGED, f"{size:,} ids; without --drafter and --target no gain can be predicted"
-    full = table.mbsu(None)
+    full = table.worth(None)
+    what = "predicted MBSU" if table.speedup(None) is None else "speed-up by measured times"
     if size is None:
-        closest = "" if best is None else f"; the best, {best:,} ids, would reach {table.mbsu(best):.3f}"
-        return DO_NOT_TRIM, f"No size beats the full head's predicted MBSU of {full:.3f}{closest}"
-    gain = table.mbsu(size) / full - 1
-    sentence = f"{size:,} ids: predicted MBSU {table.mbsu(size):.3f} against {full:.3f} with the full head"
-    return (TRIM if gain > 0 else LOSING), f"{sentence} ({gain:+.1%})"
+        closest = "" if best is None else f"; the best, {best:,} ids, would reach {table.worth(best):.3f}"
+        return DO_NOT_TRIM, f"No size beats the full head's {what} of {full:.3f}{closest}"
+    gain = table.worth(size) / full - 1
+    sentence = f"{size:,} ids: {what} {table.worth(size):.3f} against {full:.3f} with the full head"
+    speedup = table.speedup(size)
+    slow = "; the target alone is faster than either" if speedup is not None and max(speedup, full) < 1 else ""
+    return (TRIM if gain > 0 else LOSING), f"{sentence} ({gain:+.1%}){slow}"
 
 
 def _rows(table: SizeTable, ranking: Ranking, picked: int | None) -> tuple[SizeRow, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from ..calibrate.counts import Counts, TokenCounts
 from ..cost import Cost, chain_acceptance_rate, chain_block_efficiency, mbsu
 from .kept import Ids
+from .measured import Measured
 
 # What is taken for a drafter that nobody measured: EAGLE drafters reach 0.75 to 0.85 on chat, mathematics and code
 # (block efficiency 3.1 to 3.6 with four drafted tokens, VocabTrim).
@@ -26,7 +27,8 @@ class SizeRow:
     """One kept size. A figure is None where it cannot be known: no held-out text, or no drafter to cost.
 
     coverage, heldout_coverage: share of the primary counts' tokens inside the kept ids; by_source: of each source.
-    mbsu: predicted, by bytes read. mbsu_parameters: in the paper's mode, parameters with the input embedding.
+    measured: whether the block efficiency was measured at this very size. speedup: over plain decoding, by measured
+    stage times. mbsu: by bytes read. mbsu_parameters: in the paper's mode, parameters with the input embedding.
     """
 
     kept_size: int
@@ -39,6 +41,8 @@ class SizeRow:
     predicted_block_efficiency: float | None = None
     mbsu: float | None = None
     mbsu_parameters: float | None = None
+    measured: bool = False
+    speedup: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,8 @@ class Curve:
 class SizeTable:
     """Predicts any kept size along one ranking.
 
-    basis: the curve that predictions rest on, the primary counts' held-out part where there is one.
+    basis: the curve that predictions rest on, the primary counts' held-out part where there is one. measured: what
+    corrects them, None where nothing was.
     """
 
     in_sample: Curve
@@ -86,6 +91,7 @@ class SizeTable:
     full_size: int
     acceptance_rate: float
     draft_length: int
+    measured: Measured | None = None
 
     @property
     def basis(self) -> Curve:
@@ -112,14 +118,39 @@ class SizeTable:
             predicted_block_efficiency=block_efficiency,
             mbsu=self.mbsu(kept_size),
             mbsu_parameters=mbsu(block_efficiency, cost_ratio_parameters, self.cost.steps(self.draft_length)),
+            measured=self.measured is not None and size in self.measured.block_efficiencies,
+            speedup=self.speedup(kept_size),
         )
 
     def block_efficiency(self, kept_size: int | None) -> float:
-        """Predicted: the full head's acceptance rate times the share of the tokens it covers that stay covered."""
+        """As measured, where it was; laid between what was measured; otherwise predicted."""
+        if self.measured is None:
+            return self._predicted(kept_size)
+        rows = self.full_size if kept_size is None else kept_size
+        return self.measured.block_efficiency(rows, lambda size: self._predicted(self._kept(size)))
+
+    def _kept(self, rows: int) -> int | None:
+        """A size along the ranking; None for one beyond it, which only the untrimmed head has."""
+        return rows if rows < min(self.full_size, self.basis.covered.size) else None
+
+    def _predicted(self, kept_size: int | None) -> float:
+        """The full head's acceptance rate times the share of the tokens it covers that stay covered."""
         if kept_size is None or not self.basis.full:
             return chain_block_efficiency(self.acceptance_rate, self.draft_length)
         stays = int(self.basis.covered[kept_size]) / self.basis.full
         return chain_block_efficiency(self.acceptance_rate * stays, self.draft_length)
+
+    def speedup(self, kept_size: int | None) -> float | None:
+        """Over plain decoding, by measured stage times; None where nothing was timed."""
+        if self.measured is None:
+            return None
+        rows = self.full_size if kept_size is None else kept_size
+        return self.measured.speedup(rows, self.block_efficiency(kept_size))
+
+    def worth(self, kept_size: int | None) -> float:
+        """What sizes are compared by: the speed-up by measured times, or MBSU where nothing was timed."""
+        speedup = self.speedup(kept_size)
+        return self.mbsu(kept_size) if speedup is None else speedup
 
     def mbsu(self, kept_size: int | None) -> float:
         """Predicted by bytes read; None for the untrimmed head. Needs a cost."""
@@ -136,6 +167,7 @@ def size_table(
     cost: Cost | None,
     block_efficiency: float | None,
     draft_length: int,
+    measured: Measured | None = None,
 ) -> SizeTable:
     """The table of a ranking: `counts` as ranked, the primary first; held-out parts are only ever measured on.
 
@@ -166,4 +198,5 @@ def size_table(
         if block_efficiency is None
         else chain_acceptance_rate(block_efficiency, draft_length),
         draft_length=draft_length,
+        measured=measured,
     )

@@ -1,0 +1,64 @@
+"""A bench's run -> what it measured by kept size, for `choose`.
+
+Knows runs and their figures; what is made of the numbers is vocabulary/measured.py's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import InputError
+from ..vocabulary.measured import Measured, StageTimes
+from .figures import OVERALL, Figures, figures
+from .records import AUTOREGRESSIVE, FULL, read_run
+
+
+def measured_sizes(folder: Path) -> Measured:
+    """Block efficiency and stage times of the full drafter and its trims, over all questions of a run.
+
+    Of two trims to one size the later counts. Raises InputError for a folder without a run, a run without a whole
+    question, one without its full drafter, and one whose drafters are of different kinds or sizes.
+    """
+    run = read_run(folder)
+    found = {part.method: part for part in figures(run, {})[OVERALL]}
+    about = {method["name"]: method for method in run.header["methods"]}
+    plain = found.pop(AUTOREGRESSIVE)
+    if not plain.questions:
+        raise InputError(f"{folder} holds no question that all methods answered", remedy="let the bench end")
+    if FULL not in found:
+        raise InputError(
+            f"{folder} does not tell what the full head reaches",
+            expected="a bench with --drafter",
+            found=", ".join(found) or "no drafter",
+            remedy="bench the full drafter beside its trims",
+        )
+    kinds = {about[name]["kind"] for name in found}
+    if len(kinds) > 1:
+        raise InputError(
+            f"the drafters of {folder} are not trims of one",
+            expected=about[FULL]["kind"],
+            found=", ".join(sorted(kinds)),
+            remedy="bench a drafter and its own trims",
+        )
+    depths = len(found[FULL].summary.drafted_at)
+    return Measured(
+        source=str(folder),
+        full_size=_rows(found[FULL]),
+        draft_length=max(depths, 1),
+        block_efficiencies={_rows(part): part.summary.block_efficiency for part in found.values()},
+        times=StageTimes(
+            plain=plain.summary.seconds / plain.summary.rounds,
+            target=_seconds(found[FULL], drafting=False),
+            drafting={_rows(part): _seconds(part, drafting=True) for part in found.values()},
+        ),
+    )
+
+
+def _rows(part: Figures) -> int:
+    assert part.kept_size is not None
+    return part.kept_size
+
+
+def _seconds(part: Figures, *, drafting: bool) -> float:
+    summary = part.summary
+    return (summary.draft_seconds if drafting else summary.seconds - summary.draft_seconds) / summary.rounds
