@@ -22,7 +22,7 @@ from .checkpoint.read import open_checkpoint
 from .checkpoint.trim import TrimPlan, TrimResult, apply_trim, plan_trim, tokenizer_beside
 from .errors import InputError, UnsafeError
 from .hub import local_folder
-from .measure.measured_sizes import measured_sizes
+from .measure.measured_sizes import measured_sizes, swept_sizes
 from .provenance import refuse_existing
 from .vocabulary import choose_size
 from .vocabulary.choose_size import Choice
@@ -107,12 +107,14 @@ def choose(
     drafter: str | Path | None = None,
     target: str | Path | None = None,
     measured: str | Path | None = None,
+    sweep: Sequence[str | Path] = (),
     **options: Any,
 ) -> Choice:
     """Choose the ids to keep, for a drafter and a target by their folders: cost, ids its head has, stop ids.
 
     counts: TokenCounts or counts files, the primary first. measured: a run of `bench`, whose block efficiencies and
-    stage times take the place of predicted ones. options: those of `vocabulary.choose_size.choose`.
+    stage times take the place of predicted ones. sweep: recordings of the target's output; a grid of sizes is replayed
+    on them first, for the block efficiency of each. options: those of `vocabulary.choose_size.choose`.
     """
     several = counts if isinstance(counts, Sequence) and not isinstance(counts, str) else [counts]
     loaded = [part if isinstance(part, TokenCounts) else TokenCounts.load(Path(part)) for part in several]
@@ -126,6 +128,15 @@ def choose(
         opened = open_checkpoint(target)
         understood = identify(open_checkpoint(local_folder(drafter)), opened)
         options["cost"], options["available"] = cost_of(understood, opened), head_ids(understood).ids
+    if sweep:
+        if drafter is None or target is None or measured is not None:
+            raise InputError(
+                "a sweep replays a drafter",
+                expected="--drafter and --target, and no --measured",
+                remedy="pass both, or leave --sweep out",
+            )
+        folder = local_folder(drafter)
+        options["sweep"] = lambda kept: swept_sizes(sweep, kept, drafter=folder, target=target)
     if measured is not None:
         options["measured"] = measured_sizes(Path(measured))
     return choose_size.choose(loaded, keep, target=tokenizer_beside(target), **options)

@@ -306,3 +306,25 @@ def test_choose_takes_what_was_measured(bench: Any, models: Path, tmp_path: Path
     assert_bad_input(vocabtrim("choose", counts, *ends, "--measured", tmp_path / "none"), "holds no run")
     twice = ["--measured", tmp_path / "run", "--block-efficiency", 2.0]
     assert_bad_input(vocabtrim("choose", counts, *ends, *twice), "given twice")
+
+
+def test_choose_sweeps_sizes_over_a_recording(bench: Any, models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    """Full head: what the bench of the same answers measured; a grid of sizes: what replay says of each."""
+    ends = ["--drafter", models / "near", "--target", models / "target"]
+    (tmp_path / "text.txt").write_text("Who are you? What is 2 + 2? " * 50)
+    counts, recording = tmp_path / "counts.safetensors", tmp_path / "recording"
+    assert vocabtrim("count", tmp_path / "text.txt", "--tokenizer", models / "target", "--out", counts).code == 0
+    measured = bench("--drafter", models / "near", "--record", recording, "--json").json["methods"][1]
+    chosen = vocabtrim("choose", counts, *ends, "--sweep", recording, "--json")
+    assert chosen.code == 0, chosen.err
+    rows = {row["kept_size"]: row for row in chosen.json["sizes"]}
+    assert rows[measured["kept_size"]]["predicted_block_efficiency"] == pytest.approx(measured["block_efficiency"])
+    swept = [size for size, row in rows.items() if row["measured"]]
+    assert {1024, 2048, 4096, 8192} <= set(swept) and all(row["speedup"] is None for row in rows.values())
+    assert vocabtrim("choose", counts, *ends, "--keep", 2048, "--out", tmp_path / "kept.safetensors").code == 0
+    replayed = vocabtrim(
+        "replay", recording, *ends, "--kept", tmp_path / "kept.safetensors", "--dtype", "float32", "--json"
+    )
+    assert rows[2048]["predicted_block_efficiency"] == pytest.approx(replayed.json["kept"][1]["block_efficiency"])
+    assert_bad_input(vocabtrim("choose", counts, "--sweep", recording), "--drafter and --target")
+    assert_bad_input(vocabtrim("choose", counts, *ends, "--sweep", tmp_path / "none"), "no recording at")

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import UnsafeError
 from . import options
+from .generate import quiet
 from .screen import Json, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ def choose(
         Path | None, typer.Option(help="A run of `vocabtrim bench`: its measurements instead of predictions.")
     ] = None,
     draft_length: options.DraftLength = 4,
+    sweep: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recorded target output: a grid of sizes is replayed on it first; may be repeated."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 where the trim is predicted to lose.")] = False,
     json: Json = False,
 ) -> None:
@@ -50,6 +55,8 @@ def choose(
     from ..provenance import refuse_replacing
     from ..vocabulary import choose_size
 
+    if sweep:
+        quiet()
     if out is not None:
         refuse_replacing(out, "kept", counts)
     choice = choose_ids(
@@ -63,6 +70,7 @@ def choose(
         also_keep=always_keep or (),
         block_efficiency=block_efficiency,
         measured=measured,
+        sweep=sweep or (),
         draft_length=draft_length,
     )
     if strict and choice.verdict in (choose_size.DO_NOT_TRIM, choose_size.LOSING):
@@ -95,7 +103,8 @@ def print_choice(choice: Choice) -> None:
     if with_cost:
         measured = "assumed; --block-efficiency sets it" if choice.assumed else "as measured"
         if choice.measured is not None:
-            print(f"Block efficiencies with a * and the times behind the speed-up were measured: {choice.measured}.")
+            times = " and the times behind the speed-up" if timed else ""
+            print(f"Block efficiencies with a *{times} were measured: {choice.measured}.")
         print(
             f"Predicted for a full-head block efficiency of {choice.block_efficiency:.2f} ({measured}) "
             f"with {choice.draft_length} drafted tokens a round."

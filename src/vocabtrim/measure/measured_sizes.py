@@ -1,16 +1,19 @@
-"""A bench's run -> what it measured by kept size, for `choose`.
+"""What a bench measured by kept size, or a replay of recorded output says, for `choose`.
 
-Knows runs and their figures; what is made of the numbers is vocabulary/measured.py's.
+Knows runs, recordings and their figures; what is made of the numbers is vocabulary/measured.py's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..vocabulary.kept import KeptVocabulary
 from ..vocabulary.measured import Measured, StageTimes
 from .figures import OVERALL, Figures, figures
 from .records import AUTOREGRESSIVE, FULL, read_run
+from .replay import replay
 
 
 def measured_sizes(folder: Path) -> Measured:
@@ -51,6 +54,25 @@ def measured_sizes(folder: Path) -> Measured:
             target=_seconds(found[FULL], drafting=False),
             drafting={_rows(part): _seconds(part, drafting=True) for part in found.values()},
         ),
+    )
+
+
+def swept_sizes(
+    recorded: Sequence[str | Path], kept: Sequence[KeptVocabulary], *, drafter: Path, target: Path
+) -> Measured:
+    """Block efficiency of the drafter's own head and of each kept vocabulary on recorded target output; no times.
+
+    Drafted as `choose_plan` does by default. Raises what `replay` raises.
+    """
+    own, *others = replay(recorded, drafter=drafter, target=target, kept=list(kept), dtype="float32").kept
+    assert own.summary is not None
+    return Measured(
+        source=f"replay of {', '.join(map(str, recorded))}",
+        full_size=own.kept_size,
+        draft_length=max(len(own.summary.drafted_at), 1),
+        block_efficiencies={
+            part.kept_size: part.summary.block_efficiency for part in [*others, own] if part.summary is not None
+        },
     )
 
 

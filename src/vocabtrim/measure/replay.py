@@ -27,7 +27,7 @@ from ..decoding.sampling import Sampling
 from ..errors import InputError, MismatchError
 from ..hub import local_folder
 from ..vocabulary.dialects import read_map
-from ..vocabulary.kept import Ids
+from ..vocabulary.kept import Ids, KeptVocabulary
 from .metrics import Summary, summarise
 from .recording import Recorded
 from .recordings import Recordings
@@ -120,7 +120,7 @@ def replay(
     *,
     drafter: str | Path | None = None,
     target: str | Path | None = None,
-    kept: Sequence[str | Path] = (),
+    kept: Sequence[str | Path | KeptVocabulary] = (),
     tokenizer: str | Path | None = None,
     draft_length: int | None = None,
     nodes: int | None = None,
@@ -136,8 +136,8 @@ def replay(
 
     recorded, group_by, limit, keep_loops: see `Recordings`. drafter: full, or trimmed already; None reads the text
     alone. target: its folder, of which embedding and head are read at most; needed by drafters that are none by
-    themselves. kept: maps of any dialect, or folders that hold one; each is replayed as if the drafter's head were cut
-    to it. tokenizer: the target's, by default that in the folder of target or drafter.
+    themselves. kept: maps of any dialect, folders that hold one, or kept vocabularies; each is replayed as if the
+    drafter's head were cut to it. tokenizer: the target's, by default that in the folder of target or drafter.
     draft_length, nodes, branching: see `choose_plan`; drafting is deterministic. seen: called behind every generation
     with the numbers so far.
     Raises InputError where there is nothing to compare, MismatchError for recordings, maps and drafters that do not
@@ -225,7 +225,7 @@ class _Run:
         )
 
 
-def _prove_asked(drafter: str | Path | None, kept: Sequence[str | Path], plan: dict[str, int | None]) -> None:
+def _prove_asked(drafter: str | Path | None, kept: Sequence[object], plan: dict[str, int | None]) -> None:
     if drafter is None and not kept:
         raise InputError(
             "nothing to replay", expected="a drafter, kept vocabularies, or both", remedy="pass --drafter or --kept"
@@ -244,9 +244,13 @@ def _kind(drafter: str | Path, target: str | Path | None) -> str:
     return kind
 
 
-def _read_kept(paths: Iterable[str | Path]) -> list[_Vocabulary]:
+def _read_kept(maps: Iterable[str | Path | KeptVocabulary]) -> list[_Vocabulary]:
     found: list[_Vocabulary] = []
-    for path in map(Path, paths):
+    for one in maps:
+        if isinstance(one, KeptVocabulary):
+            found.append(_Vocabulary(f"{one.size:,} ids", one.ids, one.size, one.tokenizer_hash, one.target_vocab))
+            continue
+        path = Path(one)
         read = read_map(path)
         name = path.name if path.is_dir() else path.stem
         taken = {FULL, OWN, *(other.name for other in found)}

@@ -5,7 +5,7 @@ Knows rankings, sizes and verdicts; reads no drafter (what it costs comes in as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -89,6 +89,7 @@ def choose(
     block_efficiency: float | None = None,
     draft_length: int = DRAFT_LENGTH,
     measured: Measured | None = None,
+    sweep: Callable[[Sequence[KeptVocabulary]], Measured] | None = None,
 ) -> Choice:
     """Choose the ids that a drafter keeps.
 
@@ -105,19 +106,25 @@ def choose(
     block_efficiency: of the drafter with its head as it is, where measured; otherwise assumed. draft_length: with it.
     measured: block efficiencies of several sizes, and stage times; they take the place of predictions, and with times
         "auto" takes the size of the highest speed-up by them instead of MBSU. It tells the block efficiency too.
+    sweep: measures a grid of sizes of this ranking, the smallest first, instead of `measured`.
 
     Raises InputError for a size or a coverage that cannot be had, MismatchError for another tokenizer's counts.
     """
     files = [counts] if isinstance(counts, TokenCounts) else list(counts)
     tokenizer = _one_tokenizer(files, target, available, cost)
+    forced = _forced(files, target, always_keep, also_keep)
+    ranking = _rank(files, available, prior, forced)
+    if sweep is not None:
+        sizes = grid(ranking, tokenizer.vocab_size)
+        kept = [ranking.kept(size, tokenizer.vocab_size, tokenizer.hash, {"verb": "sweep"}) for size in sizes]
+        measured = sweep(kept)
     if measured is not None:
         block_efficiency, draft_length = _agreed(block_efficiency, measured, cost), measured.draft_length
-    ranking, table = rank_and_tabulate(
+    table = _tabulate(
         files,
-        cost=cost,
+        ranking,
         available=available,
-        prior=prior,
-        forced=_forced(files, target, always_keep, also_keep),
+        cost=cost,
         block_efficiency=block_efficiency,
         draft_length=draft_length,
         measured=measured,
@@ -191,25 +198,41 @@ def rank_and_tabulate(
     forced: id -> reason, those of the counts' own tokenizers by default.
     Raises InputError for counts without a token, MismatchError for counts of different tokenizers.
     """
-    tokenizer = _one_tokenizer(files, None, available, cost)
-    ranking = rank(
-        [(" + ".join(source.name for source in part.sources), part.counts) for part in files],
-        always_keep=_forced(files, None, True, ()) if forced is None else forced,
-        merge_ordered=tokenizer.merge_ordered if prior else 0,
-        available=available,
-    )
-    table = size_table(
+    _one_tokenizer(files, None, available, cost)
+    ranking = _rank(files, available, prior, _forced(files, None, True, ()) if forced is None else forced)
+    table = _tabulate(
         files,
-        ranking.ids,
+        ranking,
         available=available,
         cost=cost,
         block_efficiency=block_efficiency,
         draft_length=draft_length,
         measured=measured,
     )
+    return ranking, table
+
+
+def grid(ranking: Ranking, vocab: int) -> list[int]:
+    """Sizes that a sweep measures: the vocabulary halved and halved again, down to what is always kept."""
+    halves = [vocab >> times for times in range(1, vocab.bit_length())]
+    possible = range(max(len(ranking.always_keep), 1), min(ranking.ids.size, vocab - 1) + 1)
+    return sorted(size for size in halves[:7] if size in possible)
+
+
+def _rank(files: Sequence[TokenCounts], available: Ids | None, prior: bool, forced: Mapping[int, str]) -> Ranking:
+    return rank(
+        [(" + ".join(source.name for source in part.sources), part.counts) for part in files],
+        always_keep=forced,
+        merge_ordered=files[0].tokenizer.merge_ordered if prior else 0,
+        available=available,
+    )
+
+
+def _tabulate(files: Sequence[TokenCounts], ranking: Ranking, **options: Any) -> SizeTable:
+    table = size_table(files, ranking.ids, **options)
     if not table.basis.total:
         raise InputError("token counts are empty", expected="at least one token", found=0, remedy="count more text")
-    return ranking, table
+    return table
 
 
 def parse_keep(text: str) -> int | float | str:
