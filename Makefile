@@ -33,7 +33,7 @@ bench: .venv/ready
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/assisted.py
-	$(BIN)/python bench/family.py
+	$(BIN)/python bench/paper.py
 	$(BIN)/python bench/replay.py
 
 clean:

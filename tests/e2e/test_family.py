@@ -1,6 +1,6 @@
 """The trained family is a fair test: what its drafters reach, what trimming costs them, and that nothing is lost.
 
-Figures are those of the files as carried, by the decoding loop itself, in float32. bench/family.py takes all prompts;
+Figures are those of the files as carried, by the decoding loop itself, in float32. bench/paper.py takes all prompts;
 here it is the first of every category, which is why the bounds lie a little below what docs/testbed.md states.
 """
 
