@@ -91,6 +91,11 @@ def completions_file(run: Path, writer: str) -> Path:
     return run / f"completions-{writer}.jsonl"
 
 
+def completions_shard(run: Path, writer: str) -> Path:
+    """The same as documents to learn from."""
+    return completions_file(run, writer).with_suffix(".safetensors")
+
+
 def collect(run: Path, data: Path, share: float = 1.0, writer: str = "target") -> None:
     """Write what is missing of the completions, then the shard. share: of the prompts in PROMPTS."""
     from transformers import LlamaForCausalLM
@@ -106,7 +111,7 @@ def collect(run: Path, data: Path, share: float = 1.0, writer: str = "target") -
         with file.open("a") as out:
             for prompt, answer in zip(batch, answers, strict=True):
                 out.write(json.dumps(_record(prompt, answer)) + "\n")
-    write_shard(_encoded(file), file.with_suffix(".safetensors"))
+    write_shard(_encoded(file), completions_shard(run, writer))
 
 
 def _record(prompt: Prompt, answer: list[int]) -> dict[str, Any]:

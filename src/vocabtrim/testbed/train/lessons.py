@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from . import llama
+from .completions import completions_shard
 from .documents import PLAIN_CATEGORIES
 from .mixture import Batch, Mixture
 from .shards import Shard, read
@@ -114,7 +115,7 @@ class Lessons:
 
 def sources(run: Path) -> tuple[dict[str, Shard], dict[str, float]]:
     """The target's completions and the conversations it learned from, with shares of the tokens."""
-    own = {f"own {name}": shard for name, shard in read(run / "completions-target.safetensors").items()}
+    own = {f"own {name}": shard for name, shard in read(completions_shard(run, "target")).items()}
     learned = read(run / "train.safetensors")
     chats = {name: shard for name, shard in learned.items() if name not in PLAIN_CATEGORIES}
     weights = {name: _OWN * WEIGHTS[name.removeprefix("own ")] for name in own}

@@ -44,8 +44,9 @@ def pack(run: Path, data: Path, out: Path) -> None:
         _write_lines(folder / CALIBRATION["drafter-generated"], _answers(independent, encoder))
         _write_lines(folder / CALIBRATION["raw"], _raw(data))
         _write_lines(folder / PROMPTS, _prompts(run))
-        for log in sorted(run.glob("*/log.jsonl")):
-            _copy(log, folder / "logs" / f"{log.parent.name}.jsonl")
+        (folder / "logs").mkdir()
+        for log in run.glob("*/log.jsonl"):
+            shutil.copyfile(log, folder / "logs" / f"{log.parent.name}.jsonl")
         (folder / "PROVENANCE.md").write_text(_provenance(), encoding="utf-8")
         _write_manifest(folder)
 
@@ -110,14 +111,9 @@ def _messages(turns: Iterable[Iterable[str]]) -> list[dict[str, str]]:
 def _write_lines(file: Path, lines: Iterable[dict[str, Any]]) -> None:
     file.parent.mkdir(exist_ok=True)
     content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-    file.write_bytes(
-        gzip.compress(content, mtime=0) if file.suffix == ".gz" else content
-    )  # no time: the same each time
-
-
-def _copy(source: Path, to: Path) -> None:
-    to.parent.mkdir(exist_ok=True)
-    shutil.copyfile(source, to)
+    if file.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)  # no time: the same each time
+    file.write_bytes(content)
 
 
 def _provenance() -> str:
