@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from . import options
 from .generate import quiet
 from .screen import Json, print_json, print_table
 
@@ -35,17 +36,13 @@ def bench(
     categories: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many questions, of all categories in turn.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 takes the most probable token each time.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw among the most probable ids that reach this mass; 1: all.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Draw among so many of the most probable ids; 0: all.")] = 0,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Repeats a sampled run.")] = 0,
-    draft_length: Annotated[
-        int | None, typer.Option(min=1, help="Drafted tokens one behind the other: of a chain, or a tree's depth.")
-    ] = None,
-    nodes: Annotated[int | None, typer.Option(min=2, help="Nodes of a drafted tree, its root included.")] = None,
-    branching: Annotated[
-        int | None, typer.Option(min=1, help="How many ways a drafted tree goes on at each depth; 1 drafts a chain.")
-    ] = None,
+    draft_length: options.DraftDepth = None,
+    nodes: options.Nodes = None,
+    branching: options.Branching = None,
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, float16 or float64, for target and drafters.")
     ] = "bfloat16",

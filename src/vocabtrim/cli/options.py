@@ -1,4 +1,4 @@
-"""Options that several verbs share, each said once: of counting, and of choosing."""
+"""Options that several verbs share, each said once: of counting, of choosing, and of decoding."""
 
 from __future__ import annotations
 
@@ -29,3 +29,15 @@ BlockEfficiency = Annotated[
     float | None, typer.Option(help="Tokens per target pass that the drafter reaches now. Default: assumed.")
 ]
 DraftLength = Annotated[int, typer.Option(min=1, help="Drafted tokens per round.")]
+
+# Decoding
+Temperature = Annotated[float, typer.Option(help="0 takes the most probable token each time.")]
+TopP = Annotated[float, typer.Option(help="Draw among the most probable ids that reach this mass; 1: all.")]
+TopK = Annotated[int, typer.Option(help="Draw among so many of the most probable ids; 0: all.")]
+DraftDepth = Annotated[
+    int | None, typer.Option(min=1, help="Drafted tokens one behind the other: of a chain, or a tree's depth.")
+]
+Nodes = Annotated[int | None, typer.Option(min=2, help="Nodes of a drafted tree, its root included.")]
+Branching = Annotated[
+    int | None, typer.Option(min=1, help="How many ways a drafted tree goes on at each depth; 1 drafts a chain.")
+]

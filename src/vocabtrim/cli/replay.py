@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import options
 from .screen import Json, print_json, print_table
 
 if TYPE_CHECKING:
@@ -41,13 +42,9 @@ def replay(
     tokenizer: Annotated[
         str | None, typer.Option(help="The target's tokenizer, where it is not in a folder named above.")
     ] = None,
-    draft_length: Annotated[
-        int | None, typer.Option(min=1, help="Drafted tokens one behind the other: of a chain, or a tree's depth.")
-    ] = None,
-    nodes: Annotated[int | None, typer.Option(min=2, help="Nodes of a drafted tree, its root included.")] = None,
-    branching: Annotated[
-        int | None, typer.Option(min=1, help="How many ways a drafted tree goes on at each depth; 1 drafts a chain.")
-    ] = None,
+    draft_length: options.DraftDepth = None,
+    nodes: options.Nodes = None,
+    branching: options.Branching = None,
     by: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Tell apart by this field of a record. Default: category.")
     ] = None,
