@@ -37,4 +37,4 @@ bench: .venv/ready
 	$(BIN)/python bench/replay.py
 
 clean:
-	rm -rf .venv bench/out demo out
+	rm -rf .venv bench/out demo out vocabtrim-demo.html

@@ -4,7 +4,9 @@ Every drafter with its full head and with 50, 25, 12.5 and 6.25 % of the vocabul
 what the independent drafter wrote, and by raw text, of which an equal number of tokens is counted each time. The target
 answers held-out prompts once, greedily in float32, and all heads are replayed on its answers, which gives the rounds
 that live decoding would have had (docs/replay.md). EAGLEs draft their tree, the independent drafter a chain of 4.
-MBSU follows from bytes. Nothing here is timed.
+MBSU follows from bytes. Beside what was measured stands what coverage alone predicts (docs/choose.md, The prediction):
+from the calibration text's held-out part, as `choose` does, and from the answers themselves, which shows the formula's
+own error. Nothing here is timed.
 
     python bench/paper.py [--prompts 140] [--tokens 128] [--drafters eagle independent] [--out FILE.md]
 """
@@ -21,6 +23,7 @@ from typing import Any
 import vocabtrim as vt
 from machine import certificate
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
+from vocabtrim.cost import chain_acceptance_rate, chain_block_efficiency
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.measure.recording import Recorded, RecordingHeader, RecordingWriter
 from vocabtrim.measure.replay import Replayed, ReplayedVocabulary, replay
@@ -28,6 +31,7 @@ from vocabtrim.measure.state_recorder import StateRecorder
 from vocabtrim.testbed.demo import DRAFTERS, chosen_prompts
 from vocabtrim.testbed.family import calibration, member
 
+Which = tuple[str, float]  # origin of the text, share of the vocabulary
 ORIGINS = ("target-generated", "drafter-generated", "raw")
 SHARES = (0.5, 0.25, 0.125, 0.0625)
 
@@ -45,13 +49,13 @@ def main() -> None:
         drafters = {name: vt.load_drafter(member(name), target) for name in arguments.drafters}
         states = tuple(dict.fromkeys(state for drafter in drafters.values() for state in drafter.states))
         recording = record(target, states, arguments, Path(scratch) / "answers")
-        kept = kept_vocabularies(Path(scratch))
+        kept, heldout = kept_vocabularies(Path(scratch))
         for name in drafters:
             found = replay(
                 [recording], drafter=member(name), target=member("target"), kept=list(kept.values()), dtype="float32"
             )
             heads = dict(zip([("full", 1.0), *kept], found.kept, strict=True))
-            page = tables(name, found, heads)
+            page = tables(name, found, heads) + prediction_table(heads, heldout)
             print(page)
             pages.append(page)
             figures[name] = {f"{origin} {share:g}": figures_of(head) for (origin, share), head in heads.items()}
@@ -84,23 +88,24 @@ def record(target: vt.Target, states: tuple[int, ...], arguments: Any, out: Path
     return out
 
 
-def kept_vocabularies(scratch: Path) -> dict[tuple[str, float], vt.KeptVocabulary]:
-    """(origin, share of the vocabulary) -> the most frequent ids; unseen ones follow in merge order, for all alike."""
+def kept_vocabularies(scratch: Path) -> tuple[dict[Which, vt.KeptVocabulary], dict[Which, float]]:
+    """The most frequent ids, unseen ones behind them in merge order, for all alike; and their held-out coverage."""
     whole = {origin: counted(calibration(origin), origin) for origin in ORIGINS}
-    least = min(int(counts.counts.sum()) for counts in whole.values())
-    found = {}
+    least = min(counts.tokens for counts in whole.values())
+    found, heldout = {}, {}
     for origin in ORIGINS:
-        counts = counted(thinned(origin, least / int(whole[origin].counts.sum()), scratch), origin)
-        print(f"{origin}: {int(counts.counts.sum()):,} tokens counted")
+        counts = counted(thinned(origin, least / whole[origin].tokens, scratch), origin)
+        print(f"{origin}: {counts.tokens:,} tokens counted, a tenth of the documents held out")
         for share in SHARES:
             kept = vt.choose(counts, keep=round(share * counts.tokenizer.vocab_size)).kept
             assert kept is not None
             found[origin, share] = kept
-    return found
+            heldout[origin, share] = float(counts.heldout[kept.ids].sum() / counts.heldout.sum())
+    return found, heldout
 
 
 def counted(text: Path, origin: str) -> vt.TokenCounts:
-    return vt.count([text], tokenizer=member("target"), origin=origin, heldout=0)
+    return vt.count([text], tokenizer=member("target"), origin=origin)
 
 
 def thinned(origin: str, share: float, scratch: Path) -> Path:
@@ -121,7 +126,7 @@ def figures_of(head: ReplayedVocabulary) -> dict[str, float]:
     }
 
 
-def tables(name: str, found: Replayed, heads: dict[tuple[str, float], ReplayedVocabulary]) -> str:
+def tables(name: str, found: Replayed, heads: dict[Which, ReplayedVocabulary]) -> str:
     """Block efficiency and MBSU by size and text, then by category at an eighth of the vocabulary."""
     full = figures_of(heads["full", 1.0])
     lines = [f"### {name}", "", "| kept | " + " | ".join(f"{origin}" for origin in ORIGINS) + " |"]
@@ -142,6 +147,23 @@ def tables(name: str, found: Replayed, heads: dict[tuple[str, float], ReplayedVo
     for category in by_category["full"]:
         cells = [f"{by_category[origin][category].block_efficiency:.2f}" for origin in shown]
         lines.append(f"| {category} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def prediction_table(heads: dict[Which, ReplayedVocabulary], heldout: dict[Which, float]) -> str:
+    """Block efficiency that coverage predicts beside the measured one, in per cent of it."""
+    lines = ["| predicted by coverage of | kept | held-out text | the answers | measured |", "|---|---|---|---|---|"]
+    full = heads["full", 1.0].summary
+    assert full is not None
+    depth = len(full.drafted_at)
+    rate = chain_acceptance_rate(full.block_efficiency, depth)
+    for which, expected in heldout.items():
+        told = figures_of(heads[which])
+        measured, cells = told["block_efficiency"], []
+        for coverage in (expected, told["coverage"]):
+            predicted = chain_block_efficiency(rate * coverage, depth)
+            cells.append(f"{coverage:.3f}: {predicted:.2f} ({predicted / measured - 1:+.1%})")
+        lines.append(f"| {which[0]} | {told['kept_size']:,} | {' | '.join(cells)} | {measured:.2f} |")
     return "\n".join([*lines, ""])
 
 

@@ -20,7 +20,7 @@ FEW = ("--prompts", "2", "--max-new-tokens", "12")
 
 
 def test_it_tells_all_steps_and_ends_with_the_user_s_own_command(tmp_path: Path, vocabtrim: Any) -> None:
-    run = vocabtrim("demo", *FEW, "--out", tmp_path / "trimmed")
+    run = vocabtrim("demo", *FEW, "--out", tmp_path / "demo")
     assert run.code == 0, run.err
     order = [
         "target-generated.jsonl",  # counted
@@ -31,16 +31,23 @@ def test_it_tells_all_steps_and_ends_with_the_user_s_own_command(tmp_path: Path,
         "plain: ",
         "2 held-out prompts, eagle drafter",
         "All three wrote the same",
+        "report.html: open it in a browser",
         "The same for your own drafter",
         "vocabtrim trim DRAFTER --target TARGET",
     ]
     places = [run.out.find(words) for words in order]
     assert -1 not in places and places == sorted(places), dict(zip(order, places, strict=True))
-    assert KeptVocabulary.load(tmp_path / "trimmed" / "kept.safetensors").size > 0
+    kept = KeptVocabulary.load(tmp_path / "demo" / "trimmed" / "kept.safetensors").size
+    assert f"{kept:,} ids" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    # What is kept can be gone on with.
+    again = vocabtrim("report", tmp_path / "demo" / "run", "--out", tmp_path / "again.html", "--json")
+    assert again.json["runs"][0]["kept_size"] == kept
 
 
-def test_as_one_object(vocabtrim: Any) -> None:
+def test_as_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vocabtrim: Any) -> None:
+    monkeypatch.chdir(tmp_path)
     told = vocabtrim("demo", *FEW, "--drafter", "independent", "--json").json
+    assert [path.name for path in tmp_path.iterdir()] == [told["page"]] == ["vocabtrim-demo.html"]
     assert told["ok"] and told["different_answers"] == 0 and told["out"] is None
     assert list(told["sides"]) == ["plain", "full head", "trimmed head"]
     assert told["sides"]["trimmed head"]["head_rows"] == told["kept_size"] < 16_384
@@ -59,6 +66,27 @@ def test_a_folder_that_stands_is_left_alone(tmp_path: Path, vocabtrim: Any) -> N
     assert run.code == 2 and [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_page_that_is_not_a_report_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vocabtrim: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vocabtrim-demo.html").write_text("<p>mine</p>")
+    run = vocabtrim("demo", *FEW)
+    assert run.code == 2 and "exists already" in run.err and not run.out
+    assert (tmp_path / "vocabtrim-demo.html").read_text() == "<p>mine</p>"
+
+
+def test_without_a_plotting_library_all_else_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vocabtrim: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run = vocabtrim("demo", *FEW)
+    assert run.code == 0 and "All three wrote the same" in run.out
+    assert "No report: " in run.out and "pip install 'vocabtrim[report]'" in run.out
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """A copy of the package, to be damaged."""
@@ -72,6 +100,7 @@ def run_installed(installed: Path, *arguments: str, **options: Any) -> subproces
     environment = os.environ | {"PYTHONPATH": str(installed.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= options.pop("env", {})
     command = [sys.executable, "-c", code, "demo", *FEW, *arguments]
+    options.setdefault("cwd", installed.parent.parent)
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)
 
 
@@ -108,10 +137,9 @@ def test_a_package_that_cannot_be_written_to(installed: Path, tmp_path: Path) ->
     assert any(cache.iterdir())
 
 
-def test_no_space_for_the_cache(vocabtrim_process: Any, tiny_disk: Path) -> None:
-    run = vocabtrim_process(
-        "demo", *FEW, "--drafter", "medusa", env=os.environ | {"VOCABTRIM_CACHE": str(tiny_disk / "cache")}
-    )
+def test_no_space_for_the_cache(tmp_path: Path, vocabtrim_process: Any, tiny_disk: Path) -> None:
+    environment = os.environ | {"VOCABTRIM_CACHE": str(tiny_disk / "cache")}
+    run = vocabtrim_process("demo", *FEW, "--drafter", "medusa", "--out", tmp_path / "demo", env=environment)
     assert run.code == 2
     assert "cannot put Medusa together" in run.err and "VOCABTRIM_CACHE" in run.err
     assert not list((tiny_disk / "cache").glob("medusa*"))

@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from vocabtrim.measure.metrics import summarise
-from vocabtrim.testbed.demo import DRAFTERS, FULL, PLAIN, TRIMMED, Comparison, chosen_prompts, trim_built_in
+from vocabtrim.decoding.text import TargetText
+from vocabtrim.measure.figures import OVERALL, figures, kept_ids
+from vocabtrim.measure.records import AUTOREGRESSIVE, FULL
+from vocabtrim.testbed.demo import (
+    DRAFTERS,
+    TRIMMED,
+    WAYS,
+    chosen_prompts,
+    compare,
+    pieces,
+    questions_of,
+    trim_built_in,
+    write_page,
+)
+from vocabtrim.testbed.family import member
 from vocabtrim.testbed.train.documents import CHAT_CATEGORIES
 
 
@@ -26,19 +39,33 @@ def test_every_category_has_its_turn() -> None:
 
 @pytest.mark.parametrize("drafter", DRAFTERS)
 def test_three_ways_write_the_same(drafter: str, tmp_path: Path) -> None:
-    job = trim_built_in(drafter, tmp_path / "trimmed")
+    job = trim_built_in(drafter, tmp_path / TRIMMED)
     assert job.report is not None and job.report.ok and job.plan is not None
-    comparison = Comparison(drafter, tmp_path / "trimmed")
-    answers = [comparison.answer(prompt, 24) for prompt in chosen_prompts(7)]
-    assert all(answer.same for answer in answers)
-    assert "".join(piece.text for piece in answers[0].written[PLAIN].pieces).strip()
-    plain, full, trimmed = comparison.sides(answers, job.plan.kept.size)
-    assert (plain.name, full.name, trimmed.name) == (PLAIN, FULL, TRIMMED)
+    seen: list[tuple[int, int]] = []
+    prompts, words = chosen_prompts(7), TargetText(member("target"))
+    run = compare(
+        drafter,
+        questions_of(prompts),
+        tmp_path,
+        max_new_tokens=24,
+        seen=lambda run, done, wanted: seen.append((done, wanted)),
+    )
+    assert seen == [(done, 21) for done in range(1, 22)]
+    assert run.methods == [AUTOREGRESSIVE, FULL, TRIMMED] and len(run.methods) == len(WAYS)
+    assert not run.differences and not run.failed
+    plain, full, trimmed = figures(run, kept_ids(run))[OVERALL]
     assert plain.summary.block_efficiency == plain.mbsu == 1.0
     assert full.summary.emitted == trimmed.summary.emitted == plain.summary.emitted
     assert full.summary.rounds < 0.9 * plain.summary.rounds and trimmed.summary.rounds < 1.1 * full.summary.rounds
-    assert trimmed.head_rows is not None and full.head_rows is not None
-    assert trimmed.head_rows < full.head_rows / 2
-    # What the drafters wrote alone is shown as theirs.
-    accepted = sum(piece.accepted for answer in answers for piece in answer.written[FULL].pieces)
-    assert 0 < accepted <= summarise(r for a in answers for r in a.written[FULL].generation.rounds).accepted
+    assert trimmed.kept_size is not None and full.kept_size is not None
+    assert trimmed.kept_size < full.kept_size / 2
+
+    # What is asked is the whole conversation, and what the drafters wrote alone is shown as theirs.
+    answers = [run.generated[str(place), 0, FULL] for place in range(1, 8)]
+    assert [list(answer.prompt_ids) for answer in answers] == [words.conversation(p.messages) for p in prompts]
+    shown = [pieces(words, answer) for answer in answers]
+    assert ["".join(piece.text for piece in said) for said in shown] == [words.decode(a.token_ids) for a in answers]
+    assert 0 < sum(piece.accepted for said in shown for piece in said) <= full.summary.accepted
+
+    write_page(job, tmp_path, tmp_path / "page.html")
+    assert f"{trimmed.kept_size:,} ids" in (tmp_path / "page.html").read_text(encoding="utf-8")

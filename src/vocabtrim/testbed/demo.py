@@ -1,63 +1,26 @@
-"""The whole job on the built-in family: trim a drafter, then let it and the full one draft what the target writes.
+"""The whole job on the built-in family: trim a drafter, let it and the full one draft what the target writes, tell.
 
 Puts the public functions in order; knows no stage from inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-from ..checkpoint.costs import drafter_cost
-from ..checkpoint.layouts import MEDUSA
-from ..cost import mbsu
-from ..decoding.generate import Generation
-from ..decoding.load import drafter_kind, load_drafter, load_target
-from ..decoding.rounds import decode
 from ..decoding.text import Piece, TargetText, TextStream
 from ..job import Job, calibrate_and_trim
-from ..measure.metrics import Summary, summarise
+from ..measure.bench import Seen, bench
+from ..measure.methods import Settings
+from ..measure.questions import Question
+from ..measure.records import Generated, Run
+from ..report.write import write
 from .family import CALIBRATION, FAMILY, MEMBERS, HeldOut, calibration, held_out_prompts, member
 
 DRAFTERS = tuple(name for name in MEMBERS if name != "target")
-PLAIN, FULL, TRIMMED = WAYS = ("plain", "full head", "trimmed head")
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """One answer, written one way. pieces: its text, with what of it was drafted and accepted."""
-
-    generation: Generation
-    pieces: tuple[Piece, ...]
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.generation.token_ids
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """One held-out prompt, answered in every way of WAYS."""
-
-    prompt: HeldOut
-    written: dict[str, Written]
-
-    @property
-    def same(self) -> bool:
-        """Whether all ways wrote the same tokens."""
-        first, *others = (way.tokens for way in self.written.values())
-        return all(tokens == first for tokens in others)
-
-
-@dataclass(frozen=True)
-class Side:
-    """What one way came to over all prompts. head_rows: of its drafter. mbsu: predicted from its block efficiency."""
-
-    name: str
-    summary: Summary
-    head_rows: int | None
-    mbsu: float
+WAYS = ("plain", "full head", "trimmed head")  # the methods of `compare`, in their order
+TRIMMED, RUN, COUNTS = "trimmed", "run", "counts"  # folders that a demo makes
 
 
 def trim_built_in(drafter: str, out: Path, *, family: Path = FAMILY) -> Job:
@@ -80,45 +43,46 @@ def chosen_prompts(number: int, *, family: Path = FAMILY) -> list[HeldOut]:
     return [prompt for prompt, _ in zip(turns, range(number), strict=False)]
 
 
-class Comparison:
-    """The target with no drafter, the full one and the trimmed one, opened once.
+def questions_of(prompts: Sequence[HeldOut]) -> list[Question]:
+    """Held-out prompts as a bench asks them, named by their place."""
+    return [
+        Question(str(place), prompt.category, (prompt.messages[-1]["content"],), prompt.messages[:-1])
+        for place, prompt in enumerate(prompts, start=1)
+    ]
 
-    In float32, where the order of two tokens does not hang on rounding: all ways must then write the same.
+
+def compare(
+    drafter: str, questions: Sequence[Question], out: Path, *, max_new_tokens: int, seen: Seen, family: Path = FAMILY
+) -> Run:
+    """Bench the target alone, the full drafter, and the one in `out`/trimmed; the run goes to `out`/run.
+
+    In float32, where the order of two tokens does not hang on rounding: all must then write the same.
     """
+    return bench(
+        member("target", family=family),
+        questions,
+        out=out / RUN,
+        drafter=member(drafter, family=family),
+        trimmed=[out / TRIMMED],
+        settings=Settings(max_new_tokens=max_new_tokens, dtype="float32"),
+        seen=seen,
+    )
 
-    def __init__(self, drafter: str, trimmed: Path, *, family: Path = FAMILY) -> None:
-        self._folder, self._target_folder = member(drafter, family=family), member("target", family=family)
-        self._target = load_target(self._target_folder, dtype="float32")
-        self._words = TargetText(self._target_folder)
-        self._drafters = {
-            PLAIN: None,
-            FULL: load_drafter(self._folder, self._target),
-            TRIMMED: load_drafter(trimmed, self._target),
-        }
-        self.kind = drafter_kind(self._folder, self._target_folder)
 
-    def answer(self, prompt: HeldOut, max_new_tokens: int) -> Compared:
-        """Greedy, one way after the other."""
-        return Compared(prompt, {way: self._write(prompt, way, max_new_tokens) for way in WAYS})
+def pieces(words: TargetText, answer: Generated) -> list[Piece]:
+    """The text of an answer, with what of it was drafted and accepted."""
+    stream, tokens, said = TextStream(words), iter(answer.token_ids), list[Piece]()
+    for round in answer.rounds:
+        for position, token in enumerate(islice(tokens, round.emitted)):
+            said += stream.feed(token, accepted=position < round.accepted)
+    return said + stream.finish()
 
-    def _write(self, prompt: HeldOut, way: str, max_new_tokens: int) -> Written:
-        ids = self._words.conversation(prompt.messages)
-        rounds = decode(self._target, self._drafters[way], ids, max_new_tokens=max_new_tokens)
-        stream = TextStream(self._words)
-        kind = None if way == PLAIN else self.kind
-        generation = Generation(rounds, stream, kind=kind, prompt_tokens=len(ids), seed=None)
-        return Written(generation, tuple(generation))
 
-    def sides(self, compared: Iterable[Compared], kept_size: int) -> list[Side]:
-        """Every way over all prompts. kept_size: rows of the trimmed head."""
-        cost = drafter_cost(self._folder, self._target_folder)
-        rows = {PLAIN: None, FULL: cost.full_head_rows, TRIMMED: kept_size}
-        answers = list(compared)
-        found = []
-        for way in WAYS:
-            summary = summarise(round for answer in answers for round in answer.written[way].generation.rounds)
-            steps = 1 if self.kind == MEDUSA else len(summary.drafted_at)  # one for each depth
-            head_rows = rows[way]
-            ratio = 0.0 if head_rows is None else cost.cost_ratio(head_rows)
-            found.append(Side(way, summary, head_rows, mbsu(summary.block_efficiency, ratio, steps)))
-        return found
+def write_page(job: Job, out: Path, page: Path, *, family: Path = FAMILY) -> None:
+    """Write the report of `out`/run. Raises as `report.write.write`: UnsupportedError without a plotting library."""
+    files = []
+    for origin, counts in zip(CALIBRATION, job.counts, strict=True):
+        files.append(out / COUNTS / f"{origin}.safetensors")
+        files[-1].parent.mkdir(exist_ok=True)
+        counts.save(files[-1])
+    write([out / RUN], page, counts=files, tokenizer=member("target", family=family))
