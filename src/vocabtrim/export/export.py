@@ -1,0 +1,112 @@
+"""Trimmed drafter -> folders that engines load, written whole or not at all, and read back as the engines do.
+
+Puts the parts in order; knows no engine's format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import CheckpointError, InputError
+from ..provenance import atomic_directory
+from .engine import Engine, Serving
+from .engines import engine_named
+from .manifest import write_manifest
+from .source import Source, open_source
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written for one engine."""
+
+    engine: str
+    out: Path
+    serving: Serving
+
+
+def export(
+    drafter: str | Path,
+    engine: str,
+    *,
+    out: str | Path,
+    target: str | Path | None = None,
+    engine_version: str | None = None,
+) -> Export:
+    """Write a trimmed drafter as one engine takes it.
+
+    drafter: a trimmed drafter's folder. target: its target's, local or hub id. out: a folder that does not exist yet.
+    engine_version: what will serve it, for a warning where it is newer than what was tested; by default what is
+    installed here. Raises what `open_source` raises, UnsupportedError where the engine cannot serve the drafter
+    trimmed, InputError for an unknown engine; nothing is written then.
+    """
+    named, source, place = engine_named(engine), open_source(drafter, target), Path(out)
+    with atomic_directory(place) as folder:
+        serving = _write(named, source, folder)
+        write_manifest(folder, source, {engine: folder})
+    return Export(engine, place, _told(named, serving, place, target, engine_version))
+
+
+def export_all(
+    drafter: str | Path, engines: Sequence[str], *, out: str | Path, target: str | Path | None = None
+) -> list[Export]:
+    """Write a folder for each engine into `out`, with one manifest over all. Raises as `export`; then none is written."""
+    named = {name: engine_named(name) for name in engines}
+    if len(named) < len(engines):
+        raise InputError("an engine is named twice", found=", ".join(engines), remedy="name each once")
+    source, place = open_source(drafter, target), Path(out)
+    servings: dict[str, Serving] = {}
+    with atomic_directory(place) as folder:
+        for name, engine in named.items():
+            (folder / name).mkdir()
+            servings[name] = _write(engine, source, folder / name)
+        write_manifest(folder, source, {name: folder / name for name in named})
+    return [
+        Export(name, place / name, _told(named[name], serving, place / name, target, None))
+        for name, serving in servings.items()
+    ]
+
+
+def _write(engine: Engine, source: Source, folder: Path) -> Serving:
+    serving = engine.write(source, folder)
+    ids = engine.read_ids(folder)
+    if not np.array_equal(np.sort(ids), source.kept.ids):
+        raise CheckpointError(
+            f"what {engine.name} would read is not what was written",
+            expected=f"{source.kept.size} ids",
+            found=f"{ids.size}, others",
+            remedy="report this; nothing was written",
+        )
+    return serving
+
+
+def _told(
+    engine: Engine, serving: Serving, out: Path, target: str | Path | None, engine_version: str | None
+) -> Serving:
+    """With paths, and a warning for each package that is newer than the one that was tested."""
+    newer = [
+        f"{package} {version} is newer than {tested}, with which this export was tested: check what it drafts"
+        for package, tested in engine.tested.items()
+        if (version := _version(package, engine.tested, engine_version)) and _numbers(version) > _numbers(tested)
+    ]
+    filled = serving.at(out, "TARGET" if target is None else str(target))
+    return Serving(filled.command, filled.acceptance, (*filled.warnings, *newer))
+
+
+def _version(package: str, tested: Mapping[str, str], given: str | None) -> str | None:
+    """The version that will serve: as given, of the engine's first package; else as installed."""
+    if given is not None:
+        return given if package == next(iter(tested)) else None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0]))
