@@ -16,8 +16,7 @@ from ..vocabulary.kept import Ids
 from .source import Source
 
 # A path that begins a word of a command may need quotes; inside quotes or JSON it stands as it is.
-_AS_A_WORD = re.compile(r"(?<!\S)\{(out|target)\}([\w./-]*)(?!\S)")
-_ANYWHERE = re.compile(r"\{(out|target)\}")
+_PATH = re.compile(r"(?<!\S)\{(?P<word>out|target)\}(?P<rest>[\w./-]*)(?!\S)|\{(?P<inside>out|target)\}")
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,13 @@ class Serving:
         """The same with paths in it, quoted where a shell would take them apart."""
         paths = {"out": str(out), "target": target}
 
-        def filled(text: str) -> str:
-            return _ANYWHERE.sub(lambda found: paths[found[1]], text)
+        def path(found: re.Match[str]) -> str:
+            return paths[found["inside"]] if found["inside"] else shlex.quote(paths[found["word"]] + found["rest"])
 
-        quoted = _AS_A_WORD.sub(lambda found: shlex.quote(paths[found[1]] + found[2]), self.command)
-        return Serving(filled(quoted), filled(self.acceptance), tuple(map(filled, self.warnings)))
+        def told(text: str) -> str:
+            return _PATH.sub(lambda found: paths[found["inside"] or found["word"]] + (found["rest"] or ""), text)
+
+        return Serving(_PATH.sub(path, self.command), told(self.acceptance), tuple(map(told, self.warnings)))
 
 
 def _refuse_nothing(drafter: Drafter) -> None:

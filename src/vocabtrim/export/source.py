@@ -23,6 +23,8 @@ from ..hub import local_folder
 from ..vocabulary.draft_map import Problem
 from ..vocabulary.kept import Ids, KeptVocabulary
 
+_OTHER = "tokenizer.other"
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -66,7 +68,8 @@ def open_source(drafter: str | Path, target: str | Path | None = None) -> Source
     opened = None if target is None else open_checkpoint(local_folder(target))
     understood = identify(open_checkpoint(folder), opened)
     _refuse_other_tokenizer(folder, opened)
-    for problem in check(folder, None if opened is None else opened.folder).problems:
+    problems = check(folder, None if opened is None else opened.folder).problems
+    for problem in sorted(problems, key=lambda problem: problem.rule != _OTHER):  # what explains the others first
         _refuse(problem)
     present = head_ids(understood)
     if present.ids is None:
@@ -97,7 +100,7 @@ def _refuse_other_tokenizer(folder: Path, target: Checkpoint | None) -> None:
 def _refuse(problem: Problem) -> None:
     if problem.rule == "map.unsorted":  # rows are looked up by id
         return
-    kind = MismatchError if problem.rule == "tokenizer.other" else CheckpointError
+    kind = MismatchError if problem.rule == _OTHER else CheckpointError
     raise kind(problem.message, remedy=problem.remedy)
 
 

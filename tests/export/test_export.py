@@ -1,0 +1,163 @@
+"""Writing, reading back, refusing: what all engines share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vocabtrim as vt
+from trimmed_drafters import EAGLE, EAGLE3, trimmed
+from vocabtrim.errors import CheckpointError, InputError, OutputError, UnsupportedError
+from vocabtrim.export import export as module
+from vocabtrim.export.engine import Serving
+from vocabtrim.export.engines import ENGINES, engine_named, engines_named
+from vocabtrim.export.export import export, export_all
+from vocabtrim.export.manifest import MANIFEST
+
+
+@pytest.fixture(scope="module")
+def eagle3(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return trimmed(tmp_path_factory.mktemp("eagle3"), EAGLE3)
+
+
+def test_the_public_name_is_the_function_before_and_after_the_package_is_imported(
+    eagle3: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Python binds `vocabtrim.export` to the package as soon as one of its modules is imported."""
+    import subprocess
+    import sys
+
+    for number, first in enumerate(("", "import vocabtrim.export.manifest\n")):
+        out = tmp_path / str(number)
+        program = (
+            f"import vocabtrim as vt\n{first}print(vt.export({str(eagle3[0])!r}, 'sglang', out={str(out)!r}).engine)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == "sglang", done.stderr
+        assert (out / MANIFEST).exists()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_says_what_was_tested_and_reads_back_what_it_wrote(
+    name: str, eagle3: tuple[Path, Path], tmp_path: Path
+) -> None:
+    engine = engine_named(name)
+    assert engine.name == name and engine.tested and all(engine.tested.values())
+    try:
+        written = export(eagle3[0], name, out=tmp_path / "out", target=eagle3[1])
+    except UnsupportedError as error:  # of another kind of drafter: then it must say so before it writes
+        assert not (tmp_path / "out").exists() and error.remedy
+        return
+    kept = vt.KeptVocabulary.load(eagle3[0] / "kept.safetensors")
+    assert np.array_equal(np.sort(engine.read_ids(tmp_path / "out")), kept.ids)
+    assert "{" not in written.serving.command.replace('{"', "") and str(tmp_path / "out") in written.serving.command
+    assert written.serving.acceptance
+    assert not [path for path in tmp_path.rglob("*.safetensors") if path.name == "kept.safetensors"]
+    assert vt.check(tmp_path / "out").ok
+
+
+def test_what_reads_back_otherwise_is_never_shown(
+    eagle3: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last line of defence: an engine's reader that finds other ids than were kept."""
+    wrong = replace(engine_named("sglang"), read_ids=lambda folder: np.arange(101, dtype=np.int64))
+    monkeypatch.setattr(module, "engine_named", lambda name: wrong)
+    with pytest.raises(CheckpointError, match="what sglang would read is not what was written"):
+        export(eagle3[0], "sglang", out=tmp_path / "out", target=eagle3[1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_engine_lists_the_known_ones(eagle3: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"no such engine: expected {', '.join(ENGINES)}, found ollama"):
+        export(eagle3[0], "ollama", out=tmp_path / "out")
+    for names in (["sglang", "sglang"], ["sglang,sglang"], [], [""]):
+        with pytest.raises(InputError):
+            export_all(eagle3[0], names, out=tmp_path / "out")
+    assert list(engines_named(["sglang,specforge", "speculators tensorrt-llm"])) == [
+        "sglang",
+        "specforge",
+        "speculators",
+        "tensorrt-llm",
+    ]
+
+
+def test_a_newer_engine_is_warned_of_with_both_versions(eagle3: tuple[Path, Path], tmp_path: Path) -> None:
+    for number, (version, newer) in enumerate(
+        {"0.5.23": False, "0.5.9": False, "0.5.23+cu130": False, "0.5.24rc1": True, "0.5.24": True, "1.0": True}.items()
+    ):
+        out = tmp_path / str(number)
+        told = " ".join(export(eagle3[0], "sglang", out=out, engine_version=version).serving.warnings)
+        assert (f"sglang {version} is newer than 0.5.23" in told) == newer, version
+    with pytest.raises(InputError, match=r"no version of an engine: .* found newest"):
+        export(eagle3[0], "sglang", out=tmp_path / "out", engine_version="newest")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_installed_engine_is_what_counts_where_no_version_is_given(
+    eagle3: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.metadata, "version", lambda package: "9.0")
+    told = " ".join(export(eagle3[0], "sglang", out=tmp_path / "out").serving.warnings)
+    assert "sglang 9.0 is newer than 0.5.23" in told
+
+
+def test_what_stands_there_is_left_alone(eagle3: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    for write in (export, lambda *given, **how: export_all(given[0], [given[1]], **how)):
+        with pytest.raises(OutputError, match="exists already"):
+            write(eagle3[0], "sglang", out=tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()  # an empty folder is taken over
+    assert (export(eagle3[0], "sglang", out=tmp_path / "out").out / MANIFEST).exists()
+
+
+def test_one_engine_that_refuses_leaves_none(tmp_path: Path) -> None:
+    drafter, owner = trimmed(tmp_path, EAGLE)
+    with pytest.raises(UnsupportedError, match="tensorrt|TensorRT"):
+        export_all(drafter, ["sglang", "tensorrt-llm"], out=tmp_path / "out", target=owner)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_carries_the_drafters_companions_and_no_map_of_ours(tmp_path: Path) -> None:
+    drafter, owner = trimmed(tmp_path, EAGLE3)
+    (drafter / "LICENSE").write_text("terms")
+    (drafter / "tokenizer_config.json").write_text("{}")
+    export(drafter, "sglang", out=tmp_path / "out", target=owner)
+    assert (tmp_path / "out" / "LICENSE").read_text() == "terms"
+    assert not (tmp_path / "out" / "kept.safetensors").exists()  # engines load every safetensors file they find
+    assert "vocabtrim" not in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+def test_an_exported_folder_is_a_drafter_again(eagle3: tuple[Path, Path], tmp_path: Path) -> None:
+    """Trimmed a second time, or exported for another engine, it gives what the first drafter gives."""
+    export(eagle3[0], "sglang", out=tmp_path / "sglang", target=eagle3[1])
+    kept = vt.KeptVocabulary.load(eagle3[0] / "kept.safetensors")
+    half = vt.KeptVocabulary(np.unique(np.append(kept.ids[::2], 0))[1:], kept.target_vocab)
+    half = vt.KeptVocabulary(np.intersect1d(half.ids, kept.ids), kept.target_vocab)
+    vt.trim(tmp_path / "sglang", half, out=tmp_path / "again")
+    vt.trim(eagle3[0], half, out=tmp_path / "once")
+    again, once = (load_file(tmp_path / name / "model.safetensors") for name in ("again", "once"))
+    assert torch.equal(again["lm_head.weight"], once["lm_head.weight"]) and torch.equal(again["d2t"], once["d2t"])
+    export(tmp_path / "sglang", "specforge", out=tmp_path / "specforge")
+    assert torch.equal(
+        load_file(tmp_path / "specforge" / "model.safetensors")["d2t"],
+        load_file(eagle3[0] / "model.safetensors")["d2t"],
+    )
+
+
+def test_commands_are_quoted_only_as_words() -> None:
+    """Inside a JSON argument, which has quotes of its own, a path stands as it is."""
+    serving = Serving('serve {target} --map {out}/hot.pt --json \'{"model": "{out}"}\'', "see {out}", ("of {out}",))
+    at = serving.at(Path("a b"), "it's")
+    assert at.command == "serve 'it'\"'\"'s' --map 'a b/hot.pt' --json '{\"model\": \"a b\"}'"
+    assert at.acceptance == "see a b" and at.warnings == ("of a b",)
+    assert Serving("{target}", "").at(Path("x"), "{out}").command == "'{out}'"
