@@ -56,8 +56,8 @@ def test_an_eagle3_folder_holds_rows_and_offsets(name: str, tmp_path: Path) -> N
     export(drafter, "sglang", out=tmp_path / "out", target=owner)
     written, source = load_file(tmp_path / "out" / "model.safetensors"), load_file(drafter / "model.safetensors")
     assert torch.equal(written["d2t"] + torch.arange(written["d2t"].shape[0]), ids_of(drafter))
-    for name, tensor in source.items():
-        assert torch.equal(written[name.replace("midlayer.", "layers.0.")], tensor)
+    for part, tensor in source.items():
+        assert torch.equal(written[part.replace("midlayer.", "layers.0.")], tensor)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLMEagle3"] and config["tie_word_embeddings"] is False
     assert config["draft_vocab_size"] == written["lm_head.weight"].shape[0] and config["vocab_size"] == TINY.head_rows
