@@ -51,6 +51,7 @@ def test_the_commands_run(place: Path, vocabtrim: Any, monkeypatch: pytest.Monke
         "inspect",
         "check",
         "convert",
+        "export",
         "generate",
         "replay",
     }

@@ -330,13 +330,13 @@ def _serving_notes(subject: _Subject) -> Iterator[Problem]:
             "serve.own-head",
             "SGLang drops a head in an EAGLE-1/2 or MTP folder and cuts the target's by --speculative-token-map; vLLM "
             "uses the target's whole head",
-            "write the token map with `vocabtrim convert --to token-map`",
+            "write what an engine takes with `vocabtrim export`",
         )
     if subject.drafter.kind == INDEPENDENT:
         yield Problem(
             "serve.independent",
             "plain loaders expect as many head rows as vocab_size and refuse this folder",
-            "load it with a head of that many rows, and map ids back by kept.safetensors",
+            "write what an engine takes with `vocabtrim export`, or map ids back by kept.safetensors in a loop of your own",
         )
     if subject.drafter.kind == EAGLE3:
         yield Problem(
