@@ -11,6 +11,7 @@ import pytest
 import tiny_tokenizer
 from drafters import DRAFTERS, target
 from trimmed_drafters import EAGLE3, trimmed
+from vocabtrim.checkpoint.trim import trim
 from vocabtrim.errors import CheckpointError, MismatchError, UnsupportedError
 from vocabtrim.export.source import open_source
 from vocabtrim.testbed import shapes
@@ -39,6 +40,14 @@ def test_a_head_in_frequency_order_is_understood(tmp_path: Path) -> None:
     save_file(weights, drafter / "model.safetensors")
     source = open_source(drafter)
     assert (np.diff(ids) < 0).any() and np.array_equal(ids[source.rows], source.kept.ids)
+
+
+def test_a_head_cut_to_every_id_there_is_counts_as_trimmed(tmp_path: Path) -> None:
+    """What a trimmed drafter is compared with: the same files, nothing left out."""
+    drafter = shapes.write_eagle3(tmp_path / "drafter", TINY, seed=4, draft_vocab=TINY.vocab, maps=False)
+    every = KeptVocabulary(np.arange(TINY.vocab), TINY.vocab)
+    source = open_source(trim(drafter, every, out=tmp_path / "out").out)
+    assert source.kept.size == TINY.vocab and np.array_equal(source.rows, np.arange(TINY.vocab))
 
 
 def test_an_untrimmed_drafter_is_refused(tmp_path: Path) -> None:

@@ -336,7 +336,7 @@ def _serving_notes(subject: _Subject) -> Iterator[Problem]:
         yield Problem(
             "serve.independent",
             "plain loaders expect as many head rows as vocab_size and refuse this folder",
-            "write what an engine takes with `vocabtrim export`, or map ids back by kept.safetensors in a loop of your own",
+            "write what an engine takes with `vocabtrim export`, or map ids back by kept.safetensors yourself",
         )
     if subject.drafter.kind == EAGLE3:
         yield Problem(

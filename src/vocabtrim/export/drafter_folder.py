@@ -17,7 +17,7 @@ import numpy as np
 
 from ..checkpoint.head_ids import KEPT_FILE
 from ..checkpoint.read import NESTED, WEIGHT_SUFFIXES, open_checkpoint
-from ..checkpoint.trim import cut_head, planned_maps
+from ..checkpoint.trim import cut, planned_maps
 from ..checkpoint.write import PlannedFile, PlannedTensor, prove_files, write_files
 from ..errors import UnsupportedError
 from ..vocabulary.kept import Ids
@@ -48,7 +48,7 @@ def body_tensors(source: Source, rename: Callable[[str], str] = str) -> list[Pla
 
 def head_tensors(source: Source) -> list[PlannedTensor]:
     """The heads with their rows in ascending order of ids, whatever order the drafter has them in."""
-    return [tensor for head in source.drafter.heads for tensor in cut_head(head, source.rows)]
+    return [tensor for head in source.drafter.heads for tensor in cut(head, source.rows)]
 
 
 def eagle3_tensors(source: Source, rename: Callable[[str], str]) -> list[PlannedTensor]:

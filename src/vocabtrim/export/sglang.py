@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..checkpoint.check import QUANTIZED_SUFFIXES
 from ..checkpoint.layouts import EAGLE, EAGLE3, INDEPENDENT, MTP, head_of, identify, with_prefix
 from ..checkpoint.write import PlannedTensor
 from ..decoding.drafters.variants import STATES, eagle3_norms, entry
@@ -161,7 +160,7 @@ def _of_target(source: Source) -> list[str]:
         return ["the target must have an unquantized head: SGLang cannot index the rows of a packed one"]
     told = []
     head = head_of(source.target)[0]
-    packed = [suffix for suffix in with_prefix(source.target.tensors, head) if suffix in QUANTIZED_SUFFIXES]
+    packed = sorted(set(with_prefix(source.target.tensors, head)) - {"weight", "bias"})
     if packed:
         told.append(
             f"the target's head is quantized ({head}.{packed[0]}), and SGLang cannot index its rows: serve a target "

@@ -72,7 +72,10 @@ def open_source(drafter: str | Path, target: str | Path | None = None) -> Source
     for problem in sorted(problems, key=lambda problem: problem.rule != _OTHER):  # what explains the others first
         _refuse(problem)
     present = head_ids(understood)
-    if present.ids is None:
+    ids = present.ids
+    if ids is None and (folder / KEPT_FILE).exists():  # cut to every id there is
+        ids = np.arange(present.width)
+    if ids is None:
         raise UnsupportedError(
             f"the head of {folder} is not trimmed",
             expected="fewer rows than the target has ids",
@@ -80,9 +83,9 @@ def open_source(drafter: str | Path, target: str | Path | None = None) -> Source
             remedy="trim it first: vocabtrim trim",
         )
     tokenizer = tokenizer_beside(None if opened is None else opened.folder, folder)
-    kept = _kept(folder, present.ids, present.width, tokenizer)
+    kept = _kept(folder, ids, present.width, tokenizer)
     name = None if target is None else str(target)
-    return Source(understood, kept, np.argsort(present.ids), present.width, opened, tokenizer, name)
+    return Source(understood, kept, np.argsort(ids), present.width, opened, tokenizer, name)
 
 
 def _refuse_other_tokenizer(folder: Path, target: Checkpoint | None) -> None:
