@@ -20,6 +20,7 @@ from vocabtrim.export.engine import Serving
 from vocabtrim.export.engines import ENGINES, engine_named, engines_named
 from vocabtrim.export.export import export, export_all
 from vocabtrim.export.manifest import MANIFEST
+from vocabtrim.testbed.shapes import TINY
 
 
 @pytest.fixture(scope="module")
@@ -137,21 +138,25 @@ def test_the_folder_carries_the_drafters_companions_and_no_map_of_ours(tmp_path:
     assert "vocabtrim" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
 
-def test_an_exported_folder_is_a_drafter_again(eagle3: tuple[Path, Path], tmp_path: Path) -> None:
-    """Trimmed a second time, or exported for another engine, it gives what the first drafter gives."""
-    export(eagle3[0], "sglang", out=tmp_path / "sglang", target=eagle3[1])
-    kept = vt.KeptVocabulary.load(eagle3[0] / "kept.safetensors")
-    half = vt.KeptVocabulary(np.unique(np.append(kept.ids[::2], 0))[1:], kept.target_vocab)
-    half = vt.KeptVocabulary(np.intersect1d(half.ids, kept.ids), kept.target_vocab)
-    vt.trim(tmp_path / "sglang", half, out=tmp_path / "again")
-    vt.trim(eagle3[0], half, out=tmp_path / "once")
+@pytest.mark.parametrize("engine", ["sglang", "tensorrt-llm", "speculators", "specforge", "model-optimizer"])
+def test_an_exported_folder_is_a_drafter_again(engine: str, eagle3: tuple[Path, Path], tmp_path: Path) -> None:
+    """Checked, converted, trimmed a second time and exported for another engine, as anyone's drafter of that form."""
+    drafter, owner = eagle3
+    export(drafter, engine, out=tmp_path / "theirs", target=owner)
+    (tmp_path / "theirs" / MANIFEST).unlink()
+    report = vt.check(tmp_path / "theirs", owner)
+    assert report.ok and report.kind == "EAGLE-3", report.problems
+    kept = vt.KeptVocabulary.load(drafter / "kept.safetensors")
+    read = vt.convert(tmp_path / "theirs", "ids", tmp_path / "ids.safetensors", target=None, target_vocab=512)
+    assert np.array_equal(read.ids, kept.ids)
+    half = vt.KeptVocabulary(np.union1d(kept.ids[::2], TINY.eos).astype(np.int64), kept.target_vocab)
+    vt.trim(tmp_path / "theirs", half, out=tmp_path / "again")
+    vt.trim(drafter, half, out=tmp_path / "once")
     again, once = (load_file(tmp_path / name / "model.safetensors") for name in ("again", "once"))
     assert torch.equal(again["lm_head.weight"], once["lm_head.weight"]) and torch.equal(again["d2t"], once["d2t"])
-    export(tmp_path / "sglang", "specforge", out=tmp_path / "specforge")
-    assert torch.equal(
-        load_file(tmp_path / "specforge" / "model.safetensors")["d2t"],
-        load_file(eagle3[0] / "model.safetensors")["d2t"],
-    )
+    export(tmp_path / "theirs", "specforge", out=tmp_path / "specforge", target=owner)
+    first, last = (load_file(place / "model.safetensors") for place in (drafter, tmp_path / "specforge"))
+    assert torch.equal(first["d2t"], last["d2t"]) and torch.equal(first["lm_head.weight"], last["lm_head.weight"])
 
 
 def test_commands_are_quoted_only_as_words() -> None:

@@ -2,7 +2,8 @@
 
 Facts are of SGLang 0.5.23: srt/speculative/eagle_worker_v2.py (`init_token_map`, `init_lm_head`: which head is cut,
 and where), srt/speculative/spec_utils.py (`load_token_map`), srt/models/llama_eagle.py, qwen2_eagle.py and
-llama_eagle3.py (names, biases), srt/models/qwen3_5_mtp.py (tied heads), srt/models/llama.py (`bias` of a config).
+llama_eagle3.py (names, biases), srt/models/qwen3_5_mtp.py (tied heads), srt/models/llama.py (`bias` of a config),
+srt/speculative/standalone_worker_v2.py (`_validate_vocab_compatibility`).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _ONE_SHARD = (
     "tensor parallelism above 1"
 )
 _WHY_NOT = {
-    INDEPENDENT: "its STANDALONE worker loads the drafter's whole head and maps no ids",
+    INDEPENDENT: "its STANDALONE worker demands the target's vocabulary size and a head as wide",
     "Medusa": "it has no Medusa worker",
 }
 
