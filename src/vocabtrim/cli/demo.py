@@ -34,7 +34,7 @@ def demo(
     drafter: Annotated[str, typer.Option(help="Which built-in drafter: eagle, eagle3, independent or medusa.")] = (
         "eagle"
     ),
-    prompts: Annotated[int, typer.Option(min=1, help="How many held-out prompts are answered.")] = 21,
+    prompts: Annotated[int, typer.Option(min=1, help="How many held-out prompts are answered.")] = 14,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")] = 128,
     out: Annotated[
         Path | None,
@@ -91,7 +91,8 @@ def demo(
             '    vocabtrim generate "Why is the sky blue?" --target TARGET --drafter trimmed'
         )
     if run.failed:
-        raise UnsafeError(f"{len(run.failed)} answers failed", found=next(iter(run.failed.values())).reason)
+        reason = next(iter(run.failed.values())).reason
+        raise UnsafeError(f"{len(run.failed)} answers failed", found=reason, remedy="free memory, and run it again")
     if run.differences:
         raise UnsafeError(
             f"{len(run.differences)} answers are not those of the target alone",
