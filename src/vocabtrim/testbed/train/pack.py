@@ -26,7 +26,7 @@ from .documents import PLAIN_CATEGORIES, draw
 from .export_drafters import main as export_drafters
 from .shards import Encoder
 
-_ANSWER_TOKENS = 18_000  # of the target's, carried of each category
+_ANSWER_TOKENS = 15_000  # of the target's, carried of each category
 _RAW_SHARE = 0.07  # of the raw texts: about as many tokens as the answers have
 _PROMPTS = 30  # held-out prompts per category
 _HEAVIEST = 40e6
