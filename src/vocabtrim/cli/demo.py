@@ -75,7 +75,7 @@ def demo(
             if rest == 0 and place <= _SHOWN and not json:
                 _show(questions[place - 1], run, words)
             elif rest == 0:
-                _say(f"   {place} of {len(questions)}")
+                _say(f"   {place} of {len(questions)}", end="\r" if sys.stderr.isatty() else "\n")
 
         run = compare(drafter, questions, folder, max_new_tokens=max_new_tokens, seen=seen)
         found = figures(run, kept_ids(run))[OVERALL]
@@ -127,8 +127,8 @@ def _write_page(job: Job, folder: Path, page: Path) -> str:
     return f"Wrote {page}: open it in a browser."
 
 
-def _say(step: str) -> None:
-    print(step, file=sys.stderr)
+def _say(step: str, end: str = "\n") -> None:
+    print(step, file=sys.stderr, end=end, flush=True)
 
 
 def _show(question: Question, run: Run, words: TargetText) -> None:
