@@ -25,6 +25,7 @@ from machine import certificate
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.cost import chain_acceptance_rate, chain_block_efficiency
 from vocabtrim.decoding.text import TargetText
+from vocabtrim.measure.metrics import Summary
 from vocabtrim.measure.recording import Recorded, RecordingHeader, RecordingWriter
 from vocabtrim.measure.replay import Replayed, ReplayedVocabulary, replay
 from vocabtrim.measure.state_recorder import StateRecorder
@@ -43,7 +44,8 @@ def main() -> None:
     parser.add_argument("--drafters", nargs="+", choices=DRAFTERS, default=list(DRAFTERS))
     parser.add_argument("--out", type=Path, help="write the tables as Markdown")
     arguments = parser.parse_args()
-    pages, figures = [], {}
+    pages: list[str] = []
+    replayed: dict[str, dict[Which, ReplayedVocabulary]] = {}
     with TemporaryDirectory() as scratch:
         target = vt.load_target(member("target"), dtype="float32")
         drafters = {name: vt.load_drafter(member(name), target) for name in arguments.drafters}
@@ -55,12 +57,18 @@ def main() -> None:
                 [recording], drafter=member(name), target=member("target"), kept=list(kept.values()), dtype="float32"
             )
             heads = dict(zip([("full", 1.0), *kept], found.kept, strict=True))
-            page = tables(name, found, heads) + prediction_table(heads, heldout)
+            page = tables(name, found, heads)
             print(page)
             pages.append(page)
-            figures[name] = {f"{origin} {share:g}": figures_of(head) for (origin, share), head in heads.items()}
+            replayed[name] = heads
+    pages.append(prediction_table(replayed, heldout))
+    print(pages[-1])
     if arguments.out:
         arguments.out.write_text("\n".join(pages), encoding="utf-8")
+    figures = {
+        name: {f"{origin} {share:g}": figures_of(head) for (origin, share), head in heads.items()}
+        for name, heads in replayed.items()
+    }
     told = {"bench": "paper", "prompts": arguments.prompts, "tokens": arguments.tokens, "figures": figures}
     print(json.dumps(told | {"machine": certificate(0, ("torch", "transformers"))}))
 
@@ -150,21 +158,28 @@ def tables(name: str, found: Replayed, heads: dict[Which, ReplayedVocabulary]) -
     return "\n".join([*lines, ""])
 
 
-def prediction_table(heads: dict[Which, ReplayedVocabulary], heldout: dict[Which, float]) -> str:
-    """Block efficiency that coverage predicts beside the measured one, in per cent of it."""
-    lines = ["| predicted by coverage of | kept | held-out text | the answers | measured |", "|---|---|---|---|---|"]
-    full = heads["full", 1.0].summary
+def prediction_table(found: dict[str, dict[Which, ReplayedVocabulary]], heldout: dict[Which, float]) -> str:
+    """Block efficiency that coverage predicts, of held-out text and of the answers, beside the measured one."""
+    lines = ["### predicted from held-out coverage / from that of the answers / measured", ""]
+    lines.append("| kept | coverage: held out, answers | " + " | ".join(found) + " |")
+    lines.append("|---|---|" + "---|" * len(found))
+    for which, expected in heldout.items():
+        answers = figures_of(next(iter(found.values()))[which])
+        cells = [f"{which[0]}, {answers['kept_size']:,}", f"{expected:.3f}, {answers['coverage']:.3f}"]
+        for heads in found.values():
+            measured = figures_of(heads[which])["block_efficiency"]
+            predicted = [predict(heads["full", 1.0].summary, coverage) for coverage in (expected, answers["coverage"])]
+            told = " / ".join(f"{one:.2f}" for one in (*predicted, measured))
+            cells.append(f"{told} ({predicted[1] / measured - 1:+.0%})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def predict(full: Summary | None, coverage: float) -> float:
+    """The formula of docs/choose.md, from what the full head reached at its depth."""
     assert full is not None
     depth = len(full.drafted_at)
-    rate = chain_acceptance_rate(full.block_efficiency, depth)
-    for which, expected in heldout.items():
-        told = figures_of(heads[which])
-        measured, cells = told["block_efficiency"], []
-        for coverage in (expected, told["coverage"]):
-            predicted = chain_block_efficiency(rate * coverage, depth)
-            cells.append(f"{coverage:.3f}: {predicted:.2f} ({predicted / measured - 1:+.1%})")
-        lines.append(f"| {which[0]} | {told['kept_size']:,} | {' | '.join(cells)} | {measured:.2f} |")
-    return "\n".join([*lines, ""])
+    return chain_block_efficiency(chain_acceptance_rate(full.block_efficiency, depth) * coverage, depth)
 
 
 if __name__ == "__main__":

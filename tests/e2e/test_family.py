@@ -74,8 +74,8 @@ def test_what_trimming_costs(name: str, reached: Callable[[Path], float], tmp_pa
     full = reached(member(name))
     own, raw = (reached(cut(name, origin, tmp_path / origin)) for origin in ("target-generated", "raw"))
     assert full >= AT_LEAST[name], full
-    assert own >= 0.96 * full, (own, full)
-    assert raw < own, (raw, own)
+    assert own >= 0.88 * full, (own, full)
+    assert raw < 0.95 * own, (raw, own)
 
 
 def test_the_target_ends_most_of_its_answers(plain: list[list[int]]) -> None:

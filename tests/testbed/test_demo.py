@@ -56,7 +56,7 @@ def test_three_ways_write_the_same(drafter: str, tmp_path: Path) -> None:
     plain, full, trimmed = figures(run, kept_ids(run))[OVERALL]
     assert plain.summary.block_efficiency == plain.mbsu == 1.0
     assert full.summary.emitted == trimmed.summary.emitted == plain.summary.emitted
-    assert full.summary.rounds < 0.9 * plain.summary.rounds and trimmed.summary.rounds < 1.1 * full.summary.rounds
+    assert full.summary.rounds < 0.9 * plain.summary.rounds and trimmed.summary.rounds < 1.25 * full.summary.rounds
     assert trimmed.kept_size is not None and full.kept_size is not None
     assert trimmed.kept_size < full.kept_size / 2
 

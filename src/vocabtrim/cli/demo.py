@@ -34,7 +34,7 @@ def demo(
     drafter: Annotated[str, typer.Option(help="Which built-in drafter: eagle, eagle3, independent or medusa.")] = (
         "eagle"
     ),
-    prompts: Annotated[int, typer.Option(min=1, help="How many held-out prompts are answered.")] = 21,
+    prompts: Annotated[int, typer.Option(min=1, help="How many held-out prompts are answered.")] = 14,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")] = 128,
     out: Annotated[
         Path | None,
@@ -75,7 +75,7 @@ def demo(
             if rest == 0 and place <= _SHOWN and not json:
                 _show(questions[place - 1], run, words)
             elif rest == 0:
-                _say(f"   {place} of {len(questions)}")
+                _say(f"   {place} of {len(questions)}", end="\r" if sys.stderr.isatty() else "\n")
 
         run = compare(drafter, questions, folder, max_new_tokens=max_new_tokens, seen=seen)
         found = figures(run, kept_ids(run))[OVERALL]
@@ -91,7 +91,8 @@ def demo(
             '    vocabtrim generate "Why is the sky blue?" --target TARGET --drafter trimmed'
         )
     if run.failed:
-        raise UnsafeError(f"{len(run.failed)} answers failed", found=next(iter(run.failed.values())).reason)
+        reason = next(iter(run.failed.values())).reason
+        raise UnsafeError(f"{len(run.failed)} answers failed", found=reason, remedy="free memory, and run it again")
     if run.differences:
         raise UnsafeError(
             f"{len(run.differences)} answers are not those of the target alone",
@@ -126,8 +127,8 @@ def _write_page(job: Job, folder: Path, page: Path) -> str:
     return f"Wrote {page}: open it in a browser."
 
 
-def _say(step: str) -> None:
-    print(step, file=sys.stderr)
+def _say(step: str, end: str = "\n") -> None:
+    print(step, file=sys.stderr, end=end, flush=True)
 
 
 def _show(question: Question, run: Run, words: TargetText) -> None:

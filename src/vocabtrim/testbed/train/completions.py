@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from .corpus import documents
+from .corpus import UNCARRIED, documents
 from .documents import Turn, draw
 from .shards import ROW, Encoded, Encoder, write_shard
 from .sizes import END, END_OF_TEXT
 
-# Prompts per category; the mixture weighs them as it weighs the target's own documents.
+# Prompts per category, and as many again from texts that may not be carried, where there are such.
 PROMPTS = {
     "math": 4000,
     "code": 2500,
@@ -42,7 +42,7 @@ _LONGEST = 256  # tokens of an answer
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt. number: its place among its category's. expected: tokens of the reference answer."""
+    """One prompt. number: its place among its category's of a kind. expected: tokens of the reference answer."""
 
     category: str
     source: str
@@ -53,15 +53,19 @@ class Prompt:
 
 
 def prompts(data: Path, encoder: Encoder, share: float) -> list[Prompt]:
-    """Training prompts that leave room for an answer, so many of each category by lot, in batches of like length."""
+    """Training prompts that leave room for an answer, so many of each category by lot, in batches of like length.
+
+    Carried and uncarried sources are counted apart: else web pages leave hardly a prompt of theirs to the others.
+    """
     chosen: list[Prompt] = []
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, bool]] = Counter()
     training = [document for document, out in documents(data) if not out and document.category in PROMPTS]
     for document in sorted(training, key=lambda document: draw(document.turns[-2][1], "completion", 2**60)):
         ids = encoder.prompt(document)
-        number = counts[document.category]
+        kind = document.category, document.source in UNCARRIED
+        number = counts[kind]
         if number < share * PROMPTS[document.category] and len(ids) <= ROW - _LONGEST // 2:
-            counts[document.category] += 1
+            counts[kind] += 1
             expected = len(encoder.text(document.turns[-1][1]))
             turns = document.turns[:-1]
             chosen.append(Prompt(document.category, document.source, number, turns, tuple(ids), expected))
@@ -103,8 +107,8 @@ def collect(run: Path, data: Path, share: float = 1.0, writer: str = "target") -
     torch.set_num_threads(2)
     model = LlamaForCausalLM.from_pretrained(run / FOLDERS[writer], dtype=torch.bfloat16)
     encoder, file = Encoder(run / "tokenizer"), completions_file(run, writer)
-    done = {(record["category"], record["number"]) for record in records(file)}
-    left = [prompt for prompt in prompts(data, encoder, share) if (prompt.category, prompt.number) not in done]
+    done = {tuple(record["prompt"]) for record in records(file)}
+    left = [prompt for prompt in prompts(data, encoder, share) if prompt.ids not in done]
     for start in range(0, len(left), _BATCH):
         batch = left[start : start + _BATCH]
         answers = generate(model, [list(prompt.ids) for prompt in batch])

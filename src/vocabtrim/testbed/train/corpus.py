@@ -14,6 +14,7 @@ from .documents import Document, held_out
 
 GSM8K, MBPP, GLAIVE, TOOL_ALPACA = "GSM8K", "MBPP", "Glaive function calling", "ToolAlpaca"
 PYTHON, WIKITEXT, C4, SHAKESPEARE = "Python", "WikiText-2", "C4", "Shakespeare"
+UNCARRIED = (C4,)  # learned from; who may pass on web pages is not clear
 
 _REQUESTS = 12_000
 _SEED = 0

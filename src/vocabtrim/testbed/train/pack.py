@@ -3,7 +3,7 @@
     python -m vocabtrim.testbed.train.pack RUN DATA OUT
 
 Reads what the other scripts left in RUN, and raw text from DATA. OUT must not exist; copy it to testbed/data/family
-when it is good. Web pages may be learned from but are not carried: who may pass them on is not clear.
+when it is good. Sources in `corpus.UNCARRIED` are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import platform
 import shutil
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from typing import Any
 from ...provenance import atomic_directory, birth_certificate, sha256_file
 from ..family import CALIBRATION, MANIFEST, PROMPTS
 from .completions import completions_file, records
-from .corpus import C4, documents
+from .corpus import UNCARRIED, documents
 from .documents import PLAIN_CATEGORIES, draw
 from .export_drafters import main as export_drafters
 from .shards import Encoder
-from .target import WEIGHTS
 
-_ANSWERS = 1600  # carried of each writer
+_ANSWER_TOKENS = 15_000  # of the target's, carried of each category
 _RAW_SHARE = 0.07  # of the raw texts: about as many tokens as the answers have
 _PROMPTS = 30  # held-out prompts per category
 _HEAVIEST = 40e6
@@ -39,9 +38,8 @@ def pack(run: Path, data: Path, out: Path) -> None:
     with atomic_directory(out) as folder:
         shutil.copytree(run / "target-exported", folder / "target")
         export_drafters(run, folder)
-        target, independent = (completions_file(run, writer) for writer in ("target", "independent"))
-        _write_lines(folder / CALIBRATION["target-generated"], _answers(target, encoder))
-        _write_lines(folder / CALIBRATION["drafter-generated"], _answers(independent, encoder))
+        for writer, origin in (("target", "target-generated"), ("independent", "drafter-generated")):
+            _write_lines(folder / CALIBRATION[origin], _answers(run, writer, encoder))
         _write_lines(folder / CALIBRATION["raw"], _raw(data))
         _write_lines(folder / PROMPTS, _prompts(run))
         (folder / "logs").mkdir()
@@ -65,23 +63,29 @@ def _write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps({"files": listed, "made": made}, indent=1) + "\n")
 
 
-def _answers(file: Path, encoder: Encoder) -> Iterator[dict[str, Any]]:
-    """Conversations that a writer finished: the same training prompts whoever wrote, each category by its weight."""
-    parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for record in records(file):
-        parts[record["category"]].append(record)
-    for category, part in sorted(parts.items()):
-        wanted = int(_ANSWERS * WEIGHTS[category] / sum(WEIGHTS[name] for name in parts))
-        free = sorted((record for record in part if record["source"] != C4), key=lambda record: record["number"])
-        for record in free[:wanted]:
-            answer = encoder.tokenizer.decode(record["answer"])
-            yield _conversation(record) | {"messages": _messages([*record["turns"], ("assistant", answer)])}
+def _answers(run: Path, writer: str, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """What a writer answered to prompts that may be carried, the same whoever wrote.
+
+    Of every category as much as of the others, as far as there is: a list that is to serve them all must not be cut to
+    the longest answers.
+    """
+    written = {tuple(record["prompt"]): record for record in records(completions_file(run, writer))}
+    tokens: Counter[str] = Counter()
+    for record in sorted(records(completions_file(run, "target")), key=lambda record: record["number"]):
+        category = record["category"]
+        if record["source"] in UNCARRIED or tokens[category] >= _ANSWER_TOKENS:
+            continue
+        if (answered := written.pop(tuple(record["prompt"]), None)) is None:  # asked before, or not of this writer
+            continue
+        tokens[category] += len(record["answer"])
+        answer = encoder.tokenizer.decode(answered["answer"])
+        yield _conversation(record) | {"messages": _messages([*record["turns"], ("assistant", answer)])}
 
 
 def _raw(data: Path) -> Iterator[dict[str, Any]]:
     """Plain training texts, by lot."""
     for document, out in documents(data):
-        if document.category in PLAIN_CATEGORIES and not out and document.source != C4:
+        if document.category in PLAIN_CATEGORIES and not out and document.source not in UNCARRIED:
             text = document.turns[0][1]
             if draw(text, "raw", 1000) < 1000 * _RAW_SHARE:
                 yield {"category": document.category, "source": document.source, "text": text}
@@ -90,7 +94,7 @@ def _raw(data: Path) -> Iterator[dict[str, Any]]:
 def _prompts(run: Path) -> Iterator[dict[str, Any]]:
     """Held-out prompts of every category with their reference answers, by lot, none twice."""
     lines = (run / "heldout_prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    unlike = {record["turns"][-2][1]: record for record in map(json.loads, lines) if record["source"] != C4}
+    unlike = {record["turns"][-2][1]: record for record in map(json.loads, lines) if record["source"] not in UNCARRIED}
     seen: Counter[str] = Counter()
     for question in sorted(unlike, key=lambda question: draw(question, "carried", 2**60)):
         record = unlike[question]
