@@ -149,18 +149,21 @@ def test_a_wrong_distribution_is_found(
     assert min(p_values(sampled(*five_pair), models.joint(vt.Sampling(temperature=0.8), LENGTH))) < FALSE_ALARM
 
 
-@pytest.mark.parametrize("sample", [False, True])
-def test_a_constraint_that_allows_no_kept_id(sample: bool, five_pair: tuple[Any, Any]) -> None:
-    """What the docs say of it: greedily the output is right, sampled the library raises rather than guess."""
+def test_constraints_that_allow_no_kept_id(five_pair: tuple[Any, Any]) -> None:
+    """What the docs say of them: the library's own keep to it, greedy or sampled; of a caller's, sampling raises."""
     target, assistant = five_pair
     ids = torch.tensor([PROMPT])
-    how = {"do_sample": sample, "eos_token_id": 5, "pad_token_id": 0, "max_new_tokens": LENGTH}
-    how |= {"attention_mask": torch.ones_like(ids), "prefix_allowed_tokens_fn": lambda *_: [1, 3]}
-    if sample:
-        with pytest.raises(RuntimeError, match="probability"):
-            target.generate(ids, assistant_model=assistant, **how)
-    else:
-        assert torch.equal(target.generate(ids, assistant_model=assistant, **how), target.generate(ids, **how))
+    how = {"eos_token_id": 5, "pad_token_id": 0, "max_new_tokens": LENGTH, "attention_mask": torch.ones_like(ids)}
+    own = {"prefix_allowed_tokens_fn": lambda *_: [1, 3]}
+    assisted = how | {"assistant_model": assistant}
+    plain = target.generate(ids, do_sample=False, **how, **own)
+    assert torch.equal(target.generate(ids, do_sample=False, **assisted, **own), plain)
+    drawn = [target.generate(ids, do_sample=True, **assisted, **own)[0, len(PROMPT) :] for _ in range(20)]
+    assert set(torch.cat(drawn).tolist()) == {1, 3}
+    allowed = torch.tensor([False, True, False, True, False])
+    callers = [lambda _, scores: scores.masked_fill(~allowed, -torch.inf)]
+    with pytest.raises(RuntimeError, match="probability"):
+        target.generate(ids, do_sample=True, logits_processor=callers, **assisted)
 
 
 # The folder

@@ -80,8 +80,8 @@ def write(source: Source, folder: Path) -> Serving:
 _CODE_WARNING = f"{{out}}/{CODE_FILE} is run when the folder is loaded: trust_remote_code is for folders you wrote"
 _LIMITS = (
     "generate() drafts for one sequence at a time, and not with continuous batching",
-    "sampling under a constraint that allows no kept id (a grammar, prefix_allowed_tokens_fn) leaves the assistant "
-    "nothing to draw from and generate() raises; decode greedily there, or without the assistant",
+    "a logits processor of your own that allows no kept id leaves the assistant nothing to sample from, and generate() "
+    "raises; decode greedily there, or without the assistant",
 )
 
 
