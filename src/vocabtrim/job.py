@@ -1,4 +1,4 @@
-"""The main job: calibration text in, a trimmed and checked drafter out.
+"""The main job: calibration text in, a trimmed and checked drafter out, and what engines load of it.
 
 Puts the stages in order and hands each its inputs; every step is another module's.
 """
@@ -20,7 +20,10 @@ from .checkpoint.head_ids import head_ids
 from .checkpoint.layouts import identify
 from .checkpoint.read import open_checkpoint
 from .checkpoint.trim import TrimPlan, TrimResult, apply_trim, plan_trim, tokenizer_beside
-from .errors import InputError, UnsafeError
+from .errors import InputError, UnsafeError, VocabTrimError
+from .export.engines import engines_named
+from .export.export import Export, export_all
+from .export.manifest import BESIDE
 from .hub import local_folder
 from .measure.measured_sizes import measured_sizes, swept_sizes
 from .provenance import refuse_existing
@@ -34,7 +37,7 @@ class Job:
     """What the main job did.
 
     counts: the primary first. choice: None where the kept vocabulary was given. plan: None where the verdict is not to
-    trim. result, report: None for a dry run too.
+    trim. result, report: None for a dry run too. exports: what was written for engines, in OUT's folder `exports`.
     """
 
     counts: tuple[TokenCounts, ...]
@@ -42,6 +45,7 @@ class Job:
     plan: TrimPlan | None
     result: TrimResult | None
     report: CheckReport | None
+    exports: tuple[Export, ...] = ()
 
 
 def calibrate_and_trim(
@@ -54,6 +58,7 @@ def calibrate_and_trim(
     tokenizer: str | Path | None = None,
     dry_run: bool = False,
     strict: bool = False,
+    exports: Sequence[str] = (),
     count_options: Mapping[str, Any] | None = None,
     choose_options: Mapping[str, Any] | None = None,
 ) -> Job:
@@ -62,11 +67,13 @@ def calibrate_and_trim(
     drafter, target: local folders or hub ids. calibrate: sources of text, or counts files; the first is the primary,
     the others are asked in their order about ids it never saw. tokenizer: the target's own by default.
     keep: as in `choose`. dry_run: plan, and write nothing. strict: refuse a trim that is predicted to lose.
+    exports: engines to write the result for as well, refused by kind before anything is counted.
     count_options, choose_options: passed on to `count` and `choose`.
     Raises VocabTrimError kinds; nothing is written before everything fits.
     """
     refuse_existing(Path(out))
-    drafter, target = local_folder(drafter), local_folder(target)
+    named, drafter, target = str(target), local_folder(drafter), local_folder(target)
+    _refuse_exports(exports, drafter, target)
     available_ids(drafter, target)  # counting may take hours: what cannot be trimmed is refused before
     options = count_options or {}
     if texts := [source for source in calibrate if not _is_counts(source)]:
@@ -82,22 +89,47 @@ def calibrate_and_trim(
     if choice.kept is None:
         return Job(counts, choice, None, None, None)
     plan = plan_trim(drafter, choice.kept, target)
-    return Job(counts, choice, plan, *((None, None) if dry_run else _apply(plan, Path(out), target)))
+    return Job(counts, choice, plan, *((None, None) if dry_run else _apply(plan, Path(out), target, named, exports)))
 
 
 def trim_to(
-    drafter: str | Path, kept: str | Path, *, target: str | Path, out: str | Path, dry_run: bool = False
+    drafter: str | Path,
+    kept: str | Path,
+    *,
+    target: str | Path,
+    out: str | Path,
+    dry_run: bool = False,
+    exports: Sequence[str] = (),
 ) -> Job:
     """Trim and check with a kept vocabulary that was chosen before. kept: its file. The rest as above."""
     refuse_existing(Path(out))
-    drafter, target = local_folder(drafter), local_folder(target)
+    named, drafter, target = str(target), local_folder(drafter), local_folder(target)
+    _refuse_exports(exports, drafter, target)
     plan = plan_trim(drafter, KeptVocabulary.load(Path(kept)), target)
-    return Job((), None, plan, *((None, None) if dry_run else _apply(plan, Path(out), target)))
+    return Job((), None, plan, *((None, None) if dry_run else _apply(plan, Path(out), target, named, exports)))
 
 
-def _apply(plan: TrimPlan, out: Path, target: Path) -> tuple[TrimResult, CheckReport]:
+def _refuse_exports(engines: Sequence[str], drafter: Path, target: Path) -> None:
+    """What an engine refuses by the drafter's kind, said before hours of counting."""
+    if engines:
+        understood = identify(open_checkpoint(drafter), open_checkpoint(target))
+        for engine in engines_named(engines).values():
+            engine.refuse(understood)
+
+
+def _apply(
+    plan: TrimPlan, out: Path, target: Path, named: str, engines: Sequence[str]
+) -> tuple[TrimResult, CheckReport, tuple[Export, ...]]:
+    """Trim, check and export. named: the target as it was given, which exports may have to say."""
     result = apply_trim(plan, out)
-    return result, check(result.out, target)
+    report = check(result.out, target)
+    if not engines or not report.ok:
+        return result, report, ()
+    try:
+        return result, report, tuple(export_all(out, engines, out=out / BESIDE, target=named))
+    except VocabTrimError as error:
+        what = f"{out} was written, but nothing for engines: {error.what}"
+        raise type(error)(what, expected=error.expected, found=error.found, remedy=error.remedy) from error
 
 
 def choose(

@@ -10,7 +10,22 @@ from typing import Annotated
 
 import typer
 
-from . import bench, check, choose, convert, count, demo, generate, inspect, merge, replay, report, spec_bench, trim
+from . import (
+    bench,
+    check,
+    choose,
+    convert,
+    count,
+    demo,
+    export,
+    generate,
+    inspect,
+    merge,
+    replay,
+    report,
+    spec_bench,
+    trim,
+)
 from .screen import print_version, run
 
 app = typer.Typer(
@@ -43,6 +58,7 @@ app.command()(choose.choose)
 app.command()(inspect.inspect)
 app.command()(check.check)
 app.command()(convert.convert)
+app.command()(export.export)
 app.command()(generate.generate)
 app.command()(bench.bench)
 app.command()(replay.replay)

@@ -1,4 +1,4 @@
-"""`vocabtrim check`: lint a drafter or a map."""
+"""`vocabtrim check`: lint a drafter, a map or an export."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from .screen import Json, print_json
 
 
 def check(
-    path: Annotated[Path, typer.Argument(help="A drafter's folder, or a map of any dialect.")],
+    path: Annotated[Path, typer.Argument(help="A drafter's folder, a map of any dialect, or an export.")],
     *,
     target: Annotated[Path | None, typer.Option(help="The target's folder, for stop ids, width and head rows.")] = None,
     json: Json = False,
 ) -> None:
-    """Find what is wrong with a drafter or a map.
+    """Find what is wrong with a drafter, a map or an export.
 
-    That is, what would make an engine draft wrong ids, load wrong rows or refuse the folder. Exit 0 when nothing is
+    That is, what would make an engine draft wrong ids, load wrong rows or refuse the folder. Of an export, found by
+    its manifest, every engine that was written with it is proven to read the same kept ids. Exit 0 when nothing is
     wrong, 1 when something is; notes do not count.
 
     Example: vocabtrim check trimmed/ --target Llama-3.1-8B-Instruct/
     """
-    from ..checkpoint.check import check as check_path
+    from ..export.check import check as check_path
 
     report = check_path(path, target)
     if json:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import InputError
 from .screen import Json, print_json
 
 if TYPE_CHECKING:
@@ -14,9 +15,15 @@ if TYPE_CHECKING:
 
 
 def export(
-    drafter: Annotated[Path, typer.Argument(help="A trimmed drafter's folder.")],
+    drafter: Annotated[str, typer.Argument(help="A trimmed drafter's folder.")],
     *,
-    engine: Annotated[str, typer.Option(help="sglang")],
+    engine: Annotated[
+        list[str],
+        typer.Option(
+            help="sglang, vllm, llama-cpp, ...; an unknown name lists them. May be repeated, or several with commas "
+            "between them: then each gets a folder of its own in OUT."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
     target: Annotated[str | None, typer.Option(help="The target it drafts for: local folder or hub id.")] = None,
     engine_version: Annotated[
@@ -26,22 +33,35 @@ def export(
 ) -> None:
     """Write a trimmed drafter in an engine's own form, and say how that engine serves it.
 
-    Refuses, with the reason, what the engine cannot serve trimmed. What was written is read back as the engine does.
+    Refuses, with the reason, what the engine cannot serve trimmed. What was written is read back as the engine does,
+    and a manifest beside it lets `vocabtrim check` prove later that it is what was written.
 
     Example: vocabtrim export trimmed/ --engine sglang --target Llama-3.1-8B-Instruct/ --out served/
     """
+    from ..export.engines import engines_named
     from ..export.export import export as write
+    from ..export.export import export_all
 
-    written = write(drafter, engine, out=out, target=target, engine_version=engine_version)
-    if json:
-        print_json(as_object(written))
+    names = list(engines_named(engine))
+    if len(names) == 1:
+        written = [write(drafter, names[0], out=out, target=target, engine_version=engine_version)]
+    elif engine_version is not None:
+        raise InputError(
+            "a version is one engine's", found=", ".join(names), remedy="export for one at a time with --engine-version"
+        )
     else:
-        tell(written)
+        written = export_all(drafter, names, out=out, target=target)
+    if json:
+        objects = [as_object(one) for one in written]
+        print_json(objects[0] if len(objects) == 1 else {"out": str(out), "exports": objects})
+        return
+    for one in written:
+        tell(one)
 
 
 def tell(written: Export) -> None:
     """How it is served, for people; for export and trim alike."""
-    print(f"{written.out}: for {written.engine}. Serve it with:\n")
+    print(f"\n{written.out}: for {written.engine}. Serve it with:\n")
     print("\n".join(f"    {line}" for line in written.serving.command.splitlines()))
     print(f"\nAcceptance: {written.serving.acceptance}")
     for warning in written.serving.warnings:

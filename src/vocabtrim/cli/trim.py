@@ -11,6 +11,7 @@ from ..errors import InputError, UnsafeError
 from . import options
 from .choose import print_choice
 from .count import counting, print_counts
+from .export import as_object, tell
 from .screen import Json, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ def trim(
     keep: options.Keep = "auto",
     tokenizer: Annotated[
         str | None, typer.Option(help="The target's tokenizer, where it is not in its folder.")
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="Write the result as this engine takes it too, into OUT/exports; may be repeated, or several with "
+            "commas between them. What `vocabtrim export` says holds here.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, choose and plan; write nothing.")] = False,
     strict: Annotated[
@@ -70,7 +79,7 @@ def trim(
     if kept is not None:
         if calibrate:
             raise InputError("both --calibrate and --kept are given", remedy="give one of them")
-        _tell(trim_to(drafter, kept, target=target, out=out, dry_run=dry_run), json)
+        _tell(trim_to(drafter, kept, target=target, out=out, dry_run=dry_run, exports=export or ()), json)
         return
     if not calibrate:
         raise InputError(
@@ -86,6 +95,7 @@ def trim(
             tokenizer=tokenizer,
             dry_run=dry_run,
             strict=strict,
+            exports=export or (),
             count_options={
                 "origin": origin,
                 "text_field": text_field,
@@ -142,6 +152,7 @@ def _as_object(job: Job) -> dict[str, object]:
             "problems": [problem._asdict() for problem in job.report.problems],
             "notes": [note._asdict() for note in job.report.notes],
         },
+        "exports": [as_object(written) for written in job.exports],
     }
 
 
@@ -164,6 +175,8 @@ def print_job(job: Job) -> None:
     assert job.report is not None
     for note in job.report.notes:
         print(f"note, {note.rule}: {note.message}; {note.remedy}")
+    for written in job.exports:
+        tell(written)
 
 
 def _print_plan(plan: TrimPlan) -> None:

@@ -5,12 +5,19 @@ One module for each engine fills in an `Engine`; `engines.py` lists them. Knows 
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checkpoint.layouts import Drafter
 from ..vocabulary.kept import Ids
 from .source import Source
+
+# A path that begins a word of a command may need quotes; inside quotes or JSON it stands as it is.
+_AS_A_WORD = re.compile(r"(?<!\S)\{(out|target)\}([\w./-]*)(?!\S)")
+_ANYWHERE = re.compile(r"\{(out|target)\}")
 
 
 @dataclass(frozen=True)
@@ -26,12 +33,18 @@ class Serving:
     warnings: tuple[str, ...] = ()
 
     def at(self, out: Path, target: str) -> Serving:
-        """The same with paths in it."""
+        """The same with paths in it, quoted where a shell would take them apart."""
+        paths = {"out": str(out), "target": target}
 
         def filled(text: str) -> str:
-            return text.replace("{out}", str(out)).replace("{target}", target)
+            return _ANYWHERE.sub(lambda found: paths[found[1]], text)
 
-        return Serving(filled(self.command), filled(self.acceptance), tuple(map(filled, self.warnings)))
+        quoted = _AS_A_WORD.sub(lambda found: shlex.quote(paths[found[1]] + found[2]), self.command)
+        return Serving(filled(quoted), filled(self.acceptance), tuple(map(filled, self.warnings)))
+
+
+def _refuse_nothing(drafter: Drafter) -> None:
+    """What is refused shows only when it is written."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +53,12 @@ class Engine:
 
     write: puts the files into an empty folder and says how they are served; raises UnsupportedError, before it writes,
     for a drafter that the engine cannot serve trimmed. read_ids: (kept,) int64, the kept ids as the engine's own loader
-    takes them out of such a folder, in the order of the head's rows.
+    takes them out of such a folder, in the order of the head's rows. refuse: the same refusal for a drafter that is not
+    trimmed yet, where its kind tells, so that `trim --export` need not count for hours first.
     """
 
     name: str
     tested: Mapping[str, str]
     write: Callable[[Source, Path], Serving]
     read_ids: Callable[[Path], Ids]
+    refuse: Callable[[Drafter], None] = _refuse_nothing

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 
 from ..errors import InputError
 from .engine import Engine
 
-ENGINES = {"sglang": "sglang", "transformers": "transformers"}  # name -> module
+# name -> module
+ENGINES = {
+    "sglang": "sglang",
+    "tensorrt-llm": "tensorrt_llm",
+    "speculators": "speculators",
+    "specforge": "specforge",
+    "model-optimizer": "model_optimizer",
+    "transformers": "transformers",
+}
 
 
 def engine_named(name: str) -> Engine:
@@ -17,3 +26,16 @@ def engine_named(name: str) -> Engine:
     found = import_module(f".{ENGINES[name]}", __package__).ENGINE
     assert isinstance(found, Engine)
     return found
+
+
+def engines_named(names: Iterable[str]) -> dict[str, Engine]:
+    """Several, in their order; "vllm,sglang" and "vllm sglang" count as two. Raises InputError as above."""
+    apart = [name for words in names for name in words.replace(",", " ").split()]
+    if not apart or len(set(apart)) < len(apart):
+        raise InputError(
+            "an engine is named twice" if apart else "no engine is named",
+            expected=", ".join(ENGINES),
+            found=", ".join(apart) or "nothing",
+            remedy="name each once",
+        )
+    return {name: engine_named(name) for name in apart}

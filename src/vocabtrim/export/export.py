@@ -5,18 +5,18 @@ Puts the parts in order; knows no engine's format.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from packaging.version import InvalidVersion, Version
 
 from ..errors import CheckpointError, InputError
-from ..provenance import atomic_directory
+from ..provenance import atomic_directory, refuse_existing
 from .engine import Engine, Serving
-from .engines import engine_named
+from .engines import engine_named, engines_named
 from .manifest import write_manifest
 from .source import Source, open_source
 
@@ -45,21 +45,24 @@ def export(
     installed here. Raises what `open_source` raises, UnsupportedError where the engine cannot serve the drafter
     trimmed, InputError for an unknown engine; nothing is written then.
     """
-    named, source, place = engine_named(engine), open_source(drafter, target), Path(out)
+    named, place = engine_named(engine), Path(out)
+    newer = _newer(named, engine_version)
+    refuse_existing(place)
+    source = open_source(drafter, target)
     with atomic_directory(place) as folder:
         serving = _write(named, source, folder)
         write_manifest(folder, source, {engine: folder})
-    return Export(engine, place, _told(named, serving, place, target, engine_version))
+    return Export(engine, place, _told(serving, place, target, newer))
 
 
 def export_all(
     drafter: str | Path, engines: Sequence[str], *, out: str | Path, target: str | Path | None = None
 ) -> list[Export]:
-    """Write a folder for each engine into `out`, with one manifest over all. Raises as `export`; then none is written."""
-    named = {name: engine_named(name) for name in engines}
-    if len(named) < len(engines):
-        raise InputError("an engine is named twice", found=", ".join(engines), remedy="name each once")
-    source, place = open_source(drafter, target), Path(out)
+    """Write a folder for each engine into `out`, one manifest over all. Raises as `export`; then none is written."""
+    named, place = engines_named(engines), Path(out)
+    newer = {name: _newer(engine, None) for name, engine in named.items()}
+    refuse_existing(place)
+    source = open_source(drafter, target)
     servings: dict[str, Serving] = {}
     with atomic_directory(place) as folder:
         for name, engine in named.items():
@@ -67,12 +70,14 @@ def export_all(
             servings[name] = _write(engine, source, folder / name)
         write_manifest(folder, source, {name: folder / name for name in named})
     return [
-        Export(name, place / name, _told(named[name], serving, place / name, target, None))
+        Export(name, place / name, _told(serving, place / name, target, newer[name]))
         for name, serving in servings.items()
     ]
 
 
 def _write(engine: Engine, source: Source, folder: Path) -> Serving:
+    """Write and read back as the engine does."""
+    engine.refuse(source.drafter)
     serving = engine.write(source, folder)
     ids = engine.read_ids(folder)
     if not np.array_equal(np.sort(ids), source.kept.ids):
@@ -85,17 +90,18 @@ def _write(engine: Engine, source: Source, folder: Path) -> Serving:
     return serving
 
 
-def _told(
-    engine: Engine, serving: Serving, out: Path, target: str | Path | None, engine_version: str | None
-) -> Serving:
-    """With paths, and a warning for each package that is newer than the one that was tested."""
-    newer = [
-        f"{package} {version} is newer than {tested}, with which this export was tested: check what it drafts"
-        for package, tested in engine.tested.items()
-        if (version := _version(package, engine.tested, engine_version)) and _numbers(version) > _numbers(tested)
-    ]
+def _told(serving: Serving, out: Path, target: str | Path | None, newer: Sequence[str]) -> Serving:
     filled = serving.at(out, "TARGET" if target is None else str(target))
     return Serving(filled.command, filled.acceptance, (*filled.warnings, *newer))
+
+
+def _newer(engine: Engine, given: str | None) -> list[str]:
+    """A warning for each package that is newer than the one that was tested. given: the engine's own version."""
+    return [
+        f"{package} {version} is newer than {tested}, with which this export was tested: check what it drafts"
+        for package, tested in engine.tested.items()
+        if (version := _version(package, engine.tested, given)) and _parsed(version) > _parsed(tested)
+    ]
 
 
 def _version(package: str, tested: Mapping[str, str], given: str | None) -> str | None:
@@ -108,5 +114,11 @@ def _version(package: str, tested: Mapping[str, str], given: str | None) -> str 
         return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0]))
+def _parsed(version: str) -> Version:
+    """Without what a build adds behind a plus sign."""
+    try:
+        return Version(version.partition("+")[0])
+    except InvalidVersion as error:
+        raise InputError(
+            "no version of an engine", expected="a number as 0.5.23", found=version, remedy="correct --engine-version"
+        ) from error

@@ -1,6 +1,7 @@
 """The file that says what an export is of: kept ids, tokenizer, tool, engines, and the hash of every file.
 
 One manifest stands for all engines that were written together, so that one list of ids can be proven to be in each.
+It is read as anyone's file: what it names is inside its own folder, or it is refused.
 """
 
 from __future__ import annotations
@@ -8,20 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, VocabTrimError
 from ..provenance import birth_certificate, sha256_file
+from ..vocabulary.containers import MAX_ENTRIES
 from ..vocabulary.draft_map import Problem
 from ..vocabulary.kept import KeptVocabulary
 from .engines import ENGINES, engine_named
 from .source import Source
 
 MANIFEST = "vocabtrim-export.json"
+BESIDE = "exports"  # the folder of `trim --export`, inside the trimmed drafter's own
 SCHEMA = 1
+_LARGEST = 1 << 24  # bytes; a real one has some thousand
 _AGAIN = "export again with `vocabtrim export`"
 
 
@@ -33,6 +37,22 @@ class Exported:
     folder: str
     tested: Mapping[str, str]
     files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `file` says. kept_hash: `KeptVocabulary.hash`; tokenizer_hash: `TokenizerFacts.hash`, None where unknown."""
+
+    file: Path
+    kind: str
+    kept_size: int
+    target_vocab: int
+    kept_hash: str
+    tokenizer_hash: str | None
+    engines: tuple[Exported, ...]
+
+    def folder_of(self, part: Exported) -> Path:
+        return self.file.parent / part.folder
 
 
 def write_manifest(root: Path, source: Source, folders: Mapping[str, Path]) -> None:
@@ -62,54 +82,112 @@ def write_manifest(root: Path, source: Source, folders: Mapping[str, Path]) -> N
     (root / MANIFEST).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-def manifest_of(path: Path) -> Path | None:
-    """The manifest that speaks for a folder: in it, or in the one above, where that names it."""
-    for root in (path, path.parent):
+def manifest_of(path: Path) -> Manifest | None:
+    """The manifest that speaks for a folder, or for a file in it; None where there is none.
+
+    It stands in the folder; in the one above, where it names the folder; or in BESIDE, for a trimmed drafter's.
+    Raises InputError for one that cannot be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    for root in (folder, folder / BESIDE):
         if (root / MANIFEST).is_file():
-            named = {(root / part.folder).resolve() for part in read_manifest(root / MANIFEST)[1]}
-            if root == path or path.resolve() in named:
-                return root / MANIFEST
+            return read_manifest(root / MANIFEST)
+    parent = folder.absolute().parent if folder == Path() else folder.parent
+    if (parent / MANIFEST).is_file():
+        above = read_manifest(parent / MANIFEST)
+        if any(above.folder_of(part).resolve() == folder.resolve() for part in above.engines):
+            return above
     return None
 
 
-def read_manifest(file: Path) -> tuple[dict[str, Any], list[Exported]]:
-    """What a manifest says, and its engines. Raises InputError for one that cannot be read."""
+def read_manifest(file: Path) -> Manifest:
+    """What a manifest says. Raises InputError for one that cannot be read or that names files outside its folder."""
     try:
+        if file.stat().st_size > _LARGEST:
+            raise _bad(file, f"{file.stat().st_size:,} bytes")
         told = json.loads(file.read_text(encoding="utf-8"))
-        if told["schema"] != SCHEMA:
-            raise InputError(
-                f"{file} is of another schema version",
-                expected=SCHEMA,
-                found=told["schema"],
-                remedy="read it with the version of vocabtrim that wrote it",
-            )
-        parts = [Exported(name, **part) for name, part in told["engines"].items()]
-        for part in parts:
-            inside = all(".." not in Path(name).parts and not Path(name).is_absolute() for name in part.files)
-            if part.engine not in ENGINES or not inside or ".." in Path(part.folder).parts:
-                raise ValueError(f"engine {part.engine}")
-        return {name: told[name] for name in ("kind", "kept_size", "target_vocab", "kept_hash", "tokenizer_hash")}, parts
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{file} is no manifest of an export", found=error, remedy=_AGAIN) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _bad(file, error) from error
+    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+        raise InputError(
+            f"{file} is of no schema version that is known here",
+            expected=SCHEMA,
+            found=told.get("schema") if isinstance(told, dict) else type(told).__name__,
+            remedy="read it with the version of vocabtrim that wrote it, or " + _AGAIN,
+        )
+    sizes = [told.get("kept_size"), told.get("target_vocab")]
+    if any(type(size) is not int or not 0 < size <= MAX_ENTRIES for size in sizes):
+        raise _bad(file, f"kept_size and target_vocab {sizes}")
+    for key in ("kind", "kept_hash"):
+        if not isinstance(told.get(key), str):
+            raise _bad(file, f"no {key}")
+    if not isinstance(told.get("tokenizer_hash"), str | None):
+        raise _bad(file, "a tokenizer_hash that is none")
+    engines = told.get("engines")
+    if not isinstance(engines, dict) or not engines:
+        raise _bad(file, "no engine")
+    parts = tuple(_part(file, name, part) for name, part in engines.items())
+    return Manifest(
+        file,
+        told["kind"],
+        told["kept_size"],
+        told["target_vocab"],
+        told["kept_hash"],
+        told.get("tokenizer_hash"),
+        parts,
+    )
 
 
-def problems_of(file: Path) -> Iterator[Problem]:
+def _part(file: Path, name: str, part: Any) -> Exported:
+    if name not in ENGINES:
+        raise InputError(
+            f"{file} names an engine that is not known here",
+            expected=", ".join(ENGINES),
+            found=name,
+            remedy="read it with the version of vocabtrim that wrote it",
+        )
+    if not isinstance(part, dict) or not isinstance(part.get("folder"), str):
+        raise _bad(file, f"no folder of {name}")
+    files, tested = part.get("files"), part.get("tested")
+    for table in (files, tested):
+        if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+            raise _bad(file, f"no files or no versions of {name}")
+    assert isinstance(files, dict) and isinstance(tested, dict)
+    for inside in (part["folder"], *files):
+        if PurePosixPath(inside).is_absolute() or ".." in PurePosixPath(inside).parts or "\0" in inside:
+            raise InputError(f"{file} names a file outside its folder", found=inside, remedy="do not trust this export")
+    return Exported(name, part["folder"], tested, files)
+
+
+def _bad(file: Path, found: object) -> InputError:
+    return InputError(f"{file} is no manifest of an export", found=found, remedy=_AGAIN)
+
+
+def problems_of(manifest: Manifest) -> Iterator[Problem]:
     """What is wrong with an export: files that changed or are gone, and engines that hold other ids than the manifest.
 
     Ids are read out of each folder as its engine does.
     """
-    told, parts = read_manifest(file)
-    for part in parts:
-        folder = file.parent / part.folder
-        changed = [name for name, digest in part.files.items() if _digest(folder / name) != digest]
-        if changed:
-            message = f"{folder / changed[0]} is not the file that was exported"
-            yield Problem("export.changed", message, _AGAIN)
+    for part in manifest.engines:
+        folder = manifest.folder_of(part)
+        changed = next((name for name, digest in part.files.items() if _digest(folder / name) != digest), None)
+        if changed is not None or not part.files:
+            told = f"{folder / changed} is not" if changed else f"{folder} holds no file of"
+            yield Problem("export.changed", f"{told} what was exported", _AGAIN)
             continue
-        ids = engine_named(part.engine).read_ids(folder)
-        if KeptVocabulary(np.sort(ids), told["target_vocab"]).hash != told["kept_hash"]:
-            message = f"{folder} holds other kept ids than {file} says"
+        found = _hash_of_ids(manifest, part)
+        if found != manifest.kept_hash:
+            message = f"{folder} holds other kept ids than {manifest.file} says: {found[:60]}"
             yield Problem("export.ids", message, _AGAIN)
+
+
+def _hash_of_ids(manifest: Manifest, part: Exported) -> str:
+    """The hash of what the engine would read, or why it reads nothing."""
+    try:
+        ids = engine_named(part.engine).read_ids(manifest.folder_of(part))
+        return KeptVocabulary(np.sort(ids), manifest.target_vocab).hash
+    except VocabTrimError as error:
+        return str(error.what)
 
 
 def _digest(file: Path) -> str | None:

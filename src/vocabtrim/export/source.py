@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -17,24 +18,27 @@ from ..checkpoint.head_ids import KEPT_FILE, head_ids
 from ..checkpoint.layouts import Drafter, identify
 from ..checkpoint.read import Checkpoint, open_checkpoint
 from ..checkpoint.trim import tokenizer_beside
-from ..errors import CheckpointError, UnsupportedError
+from ..errors import CheckpointError, MismatchError, UnsupportedError
 from ..hub import local_folder
-from ..vocabulary.kept import KeptVocabulary
+from ..vocabulary.draft_map import Problem
+from ..vocabulary.kept import Ids, KeptVocabulary
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A trimmed drafter. kept: ascending; rows: (kept,) the head's row of each kept id, in case the head's order differs.
+    """A trimmed drafter. kept: ascending; rows: (kept,) the head's row of each kept id, where the head is not.
 
     width: rows of the target's own head, padding included. tokenizer: the target's; None where no folder holds it.
+    target_name: the target as it was given, path or hub id; None where none was.
     """
 
     drafter: Drafter
     kept: KeptVocabulary
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    rows: Ids
     width: int
     target: Checkpoint | None
     tokenizer: TokenizerFacts | None
+    target_name: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -45,19 +49,25 @@ class Source:
         return self.drafter.kind
 
 
+class OfAKind(Protocol):
+    """A drafter, or a source: what is refused by its kind."""
+
+    @property
+    def kind(self) -> str: ...
+
+
 def open_source(drafter: str | Path, target: str | Path | None = None) -> Source:
     """Open a trimmed drafter's folder and prove it sound, as `check` does.
 
-    Raises CheckpointError with the first problem that `check` finds, UnsupportedError for a head that is not trimmed
-    and for a kind refused by name.
+    Raises MismatchError for a target with another tokenizer, CheckpointError with the first other problem that `check`
+    finds, UnsupportedError for a head that is not trimmed and for a kind refused by name.
     """
     folder = local_folder(drafter)
     opened = None if target is None else open_checkpoint(local_folder(target))
     understood = identify(open_checkpoint(folder), opened)
-    report = check(folder, None if opened is None else opened.folder)
-    for problem in report.problems:
-        if problem.rule != "map.unsorted":  # rows are looked up by id
-            raise CheckpointError(problem.message, remedy=problem.remedy)
+    _refuse_other_tokenizer(folder, opened)
+    for problem in check(folder, None if opened is None else opened.folder).problems:
+        _refuse(problem)
     present = head_ids(understood)
     if present.ids is None:
         raise UnsupportedError(
@@ -68,10 +78,30 @@ def open_source(drafter: str | Path, target: str | Path | None = None) -> Source
         )
     tokenizer = tokenizer_beside(None if opened is None else opened.folder, folder)
     kept = _kept(folder, present.ids, present.width, tokenizer)
-    return Source(understood, kept, np.argsort(present.ids), present.width, opened, tokenizer)
+    name = None if target is None else str(target)
+    return Source(understood, kept, np.argsort(present.ids), present.width, opened, tokenizer, name)
 
 
-def _kept(folder: Path, ids: np.ndarray, width: int, tokenizer: TokenizerFacts | None) -> KeptVocabulary:
+def _refuse_other_tokenizer(folder: Path, target: Checkpoint | None) -> None:
+    """The drafter's own copy must give ids the target's meaning; a kept file's hash is compared by `check`."""
+    mine, theirs = tokenizer_beside(folder), None if target is None else tokenizer_beside(target.folder)
+    if target is not None and mine is not None and theirs is not None and mine.hash != theirs.hash:
+        raise MismatchError(
+            f"{folder} has another tokenizer than its target {target.folder}",
+            expected=f"tokenizer {theirs.hash[:12]} ({theirs.vocab_size} ids)",
+            found=f"{mine.hash[:12]} ({mine.vocab_size} ids)",
+            remedy="pass the target that the drafter was trimmed for",
+        )
+
+
+def _refuse(problem: Problem) -> None:
+    if problem.rule == "map.unsorted":  # rows are looked up by id
+        return
+    kind = MismatchError if problem.rule == "tokenizer.other" else CheckpointError
+    raise kind(problem.message, remedy=problem.remedy)
+
+
+def _kept(folder: Path, ids: Ids, width: int, tokenizer: TokenizerFacts | None) -> KeptVocabulary:
     """The folder's own kept file, which `check` found to be the head's; a foreign trim has its map alone."""
     if (folder / KEPT_FILE).exists():
         return KeptVocabulary.load(folder / KEPT_FILE)
@@ -79,12 +109,12 @@ def _kept(folder: Path, ids: np.ndarray, width: int, tokenizer: TokenizerFacts |
     return KeptVocabulary(np.sort(ids), vocab, None if tokenizer is None else tokenizer.hash)
 
 
-def refuse_kind(source: Source, taken: Collection[str], engine: str, reason: str, remedy: str) -> None:
+def refuse_kind(drafter: OfAKind, taken: Collection[str], engine: str, reason: str, remedy: str) -> None:
     """Raise UnsupportedError unless the engine takes drafters of this kind trimmed. reason: why it takes no others."""
-    if source.kind not in taken:
+    if drafter.kind not in taken:
         raise UnsupportedError(
-            f"{engine} serves no trimmed {source.kind} drafter: {reason}",
+            f"{engine} serves no trimmed {drafter.kind} drafter: {reason}",
             expected=", ".join(sorted(taken)),
-            found=source.kind,
+            found=drafter.kind,
             remedy=remedy,
         )

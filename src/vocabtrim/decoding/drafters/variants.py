@@ -32,7 +32,7 @@ _PLAIN_EAGLE3: dict[str, tuple[Any, ...]] = {
 }
 # How positions may be turned: what Llama's rotary embedding of transformers knows.
 _ROPE = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
-_STATES = "eagle_aux_hidden_state_layer_ids"
+STATES = "eagle_aux_hidden_state_layer_ids"
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Eagle3Norms:
 def refuse_variants(checkpoint: Checkpoint, *, eagle3: bool) -> None:
     """Raises UnsupportedError for the first entry that asks for what is not computed here."""
     for key, allowed in (_PLAIN | (_PLAIN_EAGLE3 if eagle3 else {})).items():
-        said = _said(checkpoint, key)
+        said = entry(checkpoint, key)
         if said is not None and said not in allowed:
             _refuse(checkpoint, key, said, allowed)
-    windowed = set(_said(checkpoint, "layer_types") or ()) - {"full_attention"}
+    windowed = set(entry(checkpoint, "layer_types") or ()) - {"full_attention"}
     if windowed:
         _refuse(checkpoint, "layer_types", sorted(windowed), ("full_attention",))
     for key in ("rope_scaling", "rope_parameters"):
-        rope = _said(checkpoint, key)
+        rope = entry(checkpoint, key)
         kind = (rope.get("rope_type") or rope.get("type")) if isinstance(rope, dict) else rope
         if kind is not None and kind not in _ROPE:
             _refuse(checkpoint, key, kind, _ROPE)
@@ -70,13 +70,13 @@ def eagle3_norms(checkpoint: Checkpoint) -> Eagle3Norms:
     """Raises UnsupportedError for a file of vllm-project/speculators that does not say what its residual carries:
     the library takes that for no, vLLM for yes."""
     key = "norm_before_residual"
-    if _said(checkpoint, "speculators_model_type") is not None and _said(checkpoint, key) is None:
+    if entry(checkpoint, "speculators_model_type") is not None and entry(checkpoint, key) is None:
         _refuse(checkpoint, key, "nothing", (True, False))
     return Eagle3Norms(
-        before_residual=bool(_said(checkpoint, key)),
-        before_fc=bool(_said(checkpoint, "norm_before_fc")),
-        each_state=bool(_said(checkpoint, "fc_norm")),
-        output=bool(_said(checkpoint, "norm_output")),
+        before_residual=bool(entry(checkpoint, key)),
+        before_fc=bool(entry(checkpoint, "norm_before_fc")),
+        each_state=bool(entry(checkpoint, "fc_norm")),
+        output=bool(entry(checkpoint, "norm_output")),
     )
 
 
@@ -89,16 +89,16 @@ def eagle3_states(checkpoint: Checkpoint, family: str, layers: int) -> tuple[int
     order, whatever the order of their names: engines gather them layer by layer.
     Raises UnsupportedError for targets too small and for the last layer's output, MismatchError for other targets'.
     """
-    said = _said(checkpoint, _STATES)
+    said = entry(checkpoint, STATES)
     if not said:
         if layers < 3:
-            _refuse(checkpoint, _STATES, f"no names, and a target of {layers} layers", ("with names",))
+            _refuse(checkpoint, STATES, f"no names, and a target of {layers} layers", ("with names",))
         return (2, layers // 2, layers - 3)
     whole = isinstance(said, list) and all(type(state) is int and state >= 0 for state in said)
     shift = 1 if whole and said[0] == 1 and family != "gpt_oss" else 0
     states = tuple(state + shift for state in sorted(set(said))) if whole else ()
     if states and max(states) == layers:  # transformers hands out the normed one in its place
-        _refuse(checkpoint, _STATES, said, ("states before the last layer's output",))
+        _refuse(checkpoint, STATES, said, ("states before the last layer's output",))
     if len(states) != len(said if whole else [0]) or max(states) > layers:
         raise MismatchError(
             f"{checkpoint.folder} reads hidden states that the target does not have",
@@ -109,7 +109,7 @@ def eagle3_states(checkpoint: Checkpoint, family: str, layers: int) -> tuple[int
     return states
 
 
-def _said(checkpoint: Checkpoint, key: str) -> Any:
+def entry(checkpoint: Checkpoint, key: str) -> Any:
     """A config entry, at the top, in a nested language-model config, or in `eagle_config`; None where it is nowhere."""
     said = checkpoint.setting(key)
     about = checkpoint.config.get("eagle_config")
