@@ -26,7 +26,7 @@ from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.errors import UnsupportedError
 from vocabtrim.export.export import export
-from vocabtrim.export.manifest import MANIFEST, problems_of
+from vocabtrim.export.manifest import MANIFEST, problems_of, read_manifest
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.demo import chosen_prompts
 from vocabtrim.testbed.family import calibration, member
@@ -248,11 +248,11 @@ def test_ids_are_read_as_the_class_reads_them(tmp_path: Path) -> None:
     """A folder whose ids were changed is found by the manifest, and drafts other ids in the library."""
     cut = cut_independent(tmp_path)
     out = export(cut, ENGINE, out=tmp_path / "out").out
-    assert not list(problems_of(out / MANIFEST))
+    assert not list(problems_of(read_manifest(out / MANIFEST)))
     tensors = load_file(out / "model.safetensors")
     tensors["lm_head.kept_ids"] += 1
     save_file(tensors, out / "model.safetensors", {"format": "pt"})
-    assert [problem.rule for problem in problems_of(out / MANIFEST)] == ["export.changed"]
+    assert [problem.rule for problem in problems_of(read_manifest(out / MANIFEST))] == ["export.changed"]
     assert torch.equal(loaded(out).lm_head.kept_ids, torch.arange(2, TINY.vocab, 3) + 1)
 
 

@@ -10,22 +10,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..checkpoint.head_ids import KEPT_FILE
 from ..checkpoint.layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP
 from ..checkpoint.read import NESTED, open_checkpoint
 from ..checkpoint.stored import StoredTensor
-from ..checkpoint.trim import TOKENIZER_FILES
+from ..checkpoint.trim import TOKENIZER_FILES, cut_head
 from ..checkpoint.write import PlannedFile, PlannedTensor, prove_files, write_files
 from ..decoding.causal_lm import open_config
 from ..errors import UnsupportedError
 from ..vocabulary.kept import Ids
 from .engine import Engine, Serving
-from .source import Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind
 
 NAME = "transformers"
 CODE_FILE = "modeling_trimmed.py"
@@ -54,15 +54,22 @@ _ACCEPTANCE = (
 )
 
 
+def refuse(drafter: OfAKind) -> None:
+    """Raise UnsupportedError for kinds that the library cannot run as assistants."""
+    why = _REASONS.get(drafter.kind, _NO_GENERATOR)
+    remedy = "export an independent drafter, or serve this one with an engine for its kind"
+    refuse_kind(drafter, {INDEPENDENT}, NAME, why, remedy)
+
+
 def write(source: Source, folder: Path) -> Serving:
     """Config, weights, model code and tokenizer of an assistant."""
-    refuse_kind(
-        source,
-        {INDEPENDENT},
-        NAME,
-        _REASONS.get(source.kind, _NO_GENERATOR),
-        "export an independent drafter, or serve this one with an engine for its kind",
-    )
+    refuse(source)
+    write_assistant(source, folder)
+    return Serving(_COMMAND, _ACCEPTANCE, (_CODE_WARNING, *_LIMITS))
+
+
+def write_assistant(source: Source, folder: Path) -> None:
+    """What AutoModelForCausalLM loads. Raises UnsupportedError for a model that it could not load so."""
     base = _model_class(source)
     vocab = target_vocab(source)
     files = _files(source, vocab, _head_name(source, base))
@@ -71,10 +78,9 @@ def write(source: Source, folder: Path) -> Serving:
     (folder / "config.json").write_text(json.dumps(_config(source, vocab), indent=2) + "\n", encoding="utf-8")
     code = Path(__file__).with_name("assistant_code.py").read_text(encoding="utf-8")
     (folder / CODE_FILE).write_text(code.replace("LlamaForCausalLM", base), encoding="utf-8")
-    for name in (*TOKENIZER_FILES, KEPT_FILE):
+    for name in TOKENIZER_FILES:
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
-    return Serving(_COMMAND, _ACCEPTANCE, (_CODE_WARNING, *_LIMITS))
 
 
 _CODE_WARNING = f"{{out}}/{CODE_FILE} is run when the folder is loaded: trust_remote_code is for folders you wrote"
@@ -181,9 +187,7 @@ def _files(source: Source, vocab: int, name_of_head: str) -> tuple[PlannedFile, 
         embedding = name in {f"{prefix}.weight" for prefix in drafter.embeddings}
         planned[tensor.path].append(_embedding(tensor, vocab) if embedding else PlannedTensor.copy(tensor))
     beside = planned[head.main.path]
-    beside += [
-        PlannedTensor.take(tensor, source.rows, f"{name_of_head}.{name}") for name, tensor in head.tensors.items()
-    ]
+    beside += cut_head(replace(head, name=name_of_head), source.rows)
     ids = source.kept.ids.astype("<i8")
     beside.append(PlannedTensor(f"{name_of_head}.kept_ids", "I64", ids.shape, data=ids.tobytes()))
     names = _names([file for file, tensors in planned.items() if tensors])
@@ -221,4 +225,4 @@ def _config(source: Source, vocab: int) -> dict[str, Any]:
     }
 
 
-ENGINE = Engine(NAME, {"transformers": "5.23.0"}, write, read_ids)
+ENGINE = Engine(NAME, {"transformers": "5.23.0"}, write, read_ids, refuse)
