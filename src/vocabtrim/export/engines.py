@@ -16,6 +16,8 @@ ENGINES = {
     "specforge": "specforge",
     "model-optimizer": "model_optimizer",
     "transformers": "transformers",
+    "openvino": "openvino",
+    "onnx-genai": "onnx_genai",
 }
 
 
