@@ -3,9 +3,9 @@
     openvino_answers.py TARGET_FOLDER DRAFTER QUESTIONS.json ANSWERS.json
 
 TARGET_FOLDER: as transformers loads it; it is converted beside ANSWERS. DRAFTER: our export. QUESTIONS: `prompts`,
-lists of ids, `new_tokens`, `draft_length`, and `probe`, ids. ANSWERS: `plain` and `drafted`, lists of ids, `accepted`
-of the engine's own metrics, and for independent drafters what the graph computes behind the probe: `logits`, and how
-many ids it says are `kept`.
+lists of ids, `new_tokens`, `draft_length`, and `probe`, ids. ANSWERS: `plain` and `drafted`, lists of ids; of the
+engine's own metrics `accepted` and, prompt by prompt, target `passes`; and for independent drafters what the graph
+computes behind the probe: `logits`, and how many ids it says are `kept`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ def main(target: Path, drafter: Path, questions: Path, answers: Path) -> None:
     converted = answers.with_name("target-openvino")
     if not converted.exists():
         convert(target, converted)
-    told = {"plain": answered(openvino_genai.LLMPipeline(converted, "CPU", **EXACT), asked, None)[0]}
+    plain, *_ = answered(openvino_genai.LLMPipeline(converted, "CPU", **EXACT), asked, None)
     draft = openvino_genai.draft_model(drafter, "CPU", **EXACT)
     pipe = openvino_genai.LLMPipeline(converted, "CPU", draft_model=draft, **EXACT)
-    told["drafted"], told["accepted"] = answered(pipe, asked, asked["draft_length"])
+    drafted, accepted, passes = answered(pipe, asked, asked["draft_length"])
+    told = {"plain": plain, "drafted": drafted, "accepted": accepted, "passes": passes}
     answers.write_text(json.dumps(told | probed(drafter, asked["probe"])))
 
 
@@ -42,8 +43,10 @@ def convert(folder: Path, out: Path) -> None:
     export_tokenizer(AutoTokenizer.from_pretrained(folder), out, task="text-generation-with-past")
 
 
-def answered(pipe: openvino_genai.LLMPipeline, asked: dict, draft_length: int | None) -> tuple[list[list[int]], int]:
-    answers, accepted = [], 0
+def answered(
+    pipe: openvino_genai.LLMPipeline, asked: dict, draft_length: int | None
+) -> tuple[list[list[int]], int, list[int]]:
+    answers, accepted, passes = [], 0, []
     for prompt in asked["prompts"]:
         config = openvino_genai.GenerationConfig(max_new_tokens=asked["new_tokens"], ignore_eos=True)
         if draft_length is not None:
@@ -53,8 +56,10 @@ def answered(pipe: openvino_genai.LLMPipeline, asked: dict, draft_length: int | 
         done = pipe.generate(openvino_genai.TokenizedInputs(ids, mask), config)
         answers.append(list(done.tokens[0]))
         if draft_length is not None:
-            accepted += done.extended_perf_metrics.get_num_accepted_tokens()
-    return answers, accepted
+            metrics = done.extended_perf_metrics
+            accepted += metrics.get_num_accepted_tokens()
+            passes.append(len(metrics.main_model_metrics.raw_metrics.m_durations))
+    return answers, accepted, passes
 
 
 def probed(drafter: Path, ids: list[int]) -> dict:

@@ -70,16 +70,23 @@ def served(engine: str, name: str, prompts: list[list[int]], scratch: Path) -> t
     return cut, out, json.loads((place / "told.json").read_text())
 
 
-def our_acceptance(cut: Path, prompts: list[list[int]], answers: list[list[int]]) -> tuple[int, int]:
-    """Accepted tokens and rounds of our own loop, which must also say what the engine says."""
+def our_rounds(cut: Path, prompts: list[list[int]], answers: list[list[int]]) -> list[list[vt.Round]]:
+    """Those of our own loop, prompt by prompt, which must also say what the engine says."""
     target = vt.load_target(member("target"), dtype="float32")
     drafter = vt.load_drafter(cut, target, plan=vt.Chain(LENGTH))
-    accepted = rounds = 0
-    for prompt, answer in zip(prompts, answers, strict=True):
-        done = list(vt.decode(target, drafter, prompt, max_new_tokens=NEW_TOKENS, stop_ids=()))
-        assert [token for round in done for token in round.tokens] == answer
-        accepted, rounds = accepted + sum(round.accepted for round in done), rounds + len(done)
-    return accepted, rounds
+    found = [list(vt.decode(target, drafter, prompt, max_new_tokens=NEW_TOKENS, stop_ids=())) for prompt in prompts]
+    assert [[token for round in done for token in round.tokens] for done in found] == answers
+    return found
+
+
+def as_many_passes(told: dict[str, Any], rounds: list[list[vt.Round]]) -> None:
+    """OpenVINO's target takes as many passes as ours has rounds, but for the first ones: it reads the prompt before the
+    first draft is made. Its metric of accepted tokens leaves drafts of the prompt's pass out."""
+    for theirs, ours in zip(told["passes"], rounds, strict=True):
+        assert abs(theirs - len(ours)) <= 2
+    accepted = sum(round.accepted for done in rounds for round in done)
+    assert 0.7 * accepted <= told["accepted"] <= accepted
+    assert accepted > sum(map(len, rounds)) / 4
 
 
 def expected_logits(cut: Path, prompt: list[int], scratch: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -106,16 +113,14 @@ def test_openvino_drafts_with_an_independent_drafter(prompts: list[list[int]], s
     assert told["kept"] == KEPT and told["first_output"] == "kept_logits"
     ids = agrees(told["logits"], cut, prompts[0], scratch / "openvino assistant", 2e-2)  # weights of float16
     assert (engine_named("openvino").read_ids(out) == ids).all()
-    accepted, rounds = our_acceptance(cut, prompts, told["plain"])
-    assert 0.9 * accepted <= told["accepted"] <= 1.1 * accepted and accepted > rounds / 4
+    as_many_passes(told, our_rounds(cut, prompts, told["plain"]))
 
 
 def test_openvino_drafts_with_eagle3(prompts: list[list[int]], scratch: Path) -> None:
     cut, out, told = served("openvino", "eagle3", prompts, scratch)
     assert told["drafted"] == told["plain"]
     assert (engine_named("openvino").read_ids(out) == vt.read_map(cut).ids).all()
-    accepted, rounds = our_acceptance(cut, prompts, told["plain"])
-    assert 0.9 * accepted <= told["accepted"] <= 1.1 * accepted and accepted > rounds / 4
+    as_many_passes(told, our_rounds(cut, prompts, told["plain"]))
 
 
 def test_onnx_runtime_drafts_with_an_independent_drafter(prompts: list[list[int]], scratch: Path) -> None:
@@ -124,7 +129,7 @@ def test_onnx_runtime_drafts_with_an_independent_drafter(prompts: list[list[int]
     assert told["head"] == [[128, KEPT]]
     ids = agrees(told["logits"], cut, prompts[0], scratch / "onnx assistant", 1e-3)
     assert (engine_named("onnx-genai").read_ids(out) == ids).all() and told["ids"] == ids.tolist()
-    accepted, rounds = our_acceptance(cut, prompts, told["plain"])
-    stats = told["stats"]
-    assert stats["draft_forward_passes"] > 0 and stats["draft_tokens_proposed"] > accepted
-    assert 0.9 * accepted <= stats["draft_tokens_accepted"] <= 1.1 * accepted and accepted > rounds / 4
+    rounds = [round for done in our_rounds(cut, prompts, told["plain"]) for round in done]
+    accepted, stats = sum(round.accepted for round in rounds), told["stats"]
+    assert abs(stats["rounds"] - len(rounds)) <= PROMPTS  # the last of a prompt may be cut short
+    assert abs(stats["draft_tokens_accepted"] - accepted) <= PROMPTS and accepted > len(rounds) / 4
