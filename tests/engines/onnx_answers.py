@@ -54,8 +54,7 @@ def answered(model: og.Model, asked: dict) -> tuple[list[list[int]], dict[str, i
     answers, counted = [], Counter()
     for prompt in asked["prompts"]:
         params = og.GeneratorParams(model)
-        length = len(prompt) + asked["new_tokens"]
-        params.set_search_options(max_length=length, min_length=length, do_sample=False)
+        params.set_search_options(max_length=len(prompt) + asked["new_tokens"], do_sample=False)
         generator = og.Generator(model, params)
         generator.append_tokens(prompt)
         while not generator.is_done():
@@ -73,12 +72,13 @@ def probed(drafter: Path, asked: dict) -> dict:
     [places] = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name == "vocabtrim.places"]
     session = onnxruntime.InferenceSession(drafter / "model.onnx", providers=["CPUExecutionProvider"])
     ids = np.array([asked["probe"]], np.int64)
+    width = json.loads((drafter / "genai_config.json").read_text())["model"]["decoder"]["head_size"]
     feeds: dict[str, np.ndarray] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     for wanted in session.get_inputs():
         if wanted.name == "position_ids":
             feeds[wanted.name] = np.arange(ids.shape[1])[None]
         elif wanted.name not in feeds:  # keys and values of no token yet
-            feeds[wanted.name] = np.zeros([1, wanted.shape[1], 0, wanted.shape[3]], np.float32)
+            feeds[wanted.name] = np.zeros([1, wanted.shape[1], 0, width], np.float32)
     [logits] = session.run(["logits"], feeds)
     return {
         "head": [list(tensor.dims) for tensor in heads],
