@@ -21,12 +21,11 @@ import torch
 
 import mistakes
 import vocabtrim as vt
-from five_ids import PROMPT, Distribution, FiveIds, Tokens, draft_with, five_ids, walk
+from chi_square import FALSE_ALARM, of_pairs, p_value, p_values
+from five_ids import PROMPT, FiveIds, Tokens, draft_with, five_ids, walk
 from vocabtrim.decoding.drafters.medusa import static_tree
 
 SAMPLES, LENGTH = 1_500, 3
-FALSE_ALARM = 5e-5  # of one table
-FEWEST = 5.0  # cells that are expected less often are counted together
 SEED = 1
 
 KEPT = (0, 3, 4)
@@ -62,38 +61,6 @@ def sampled(target: Any, drafter: Any, sampling: Any) -> list[Tokens]:
         return tuple(chain.from_iterable(one.tokens for one in done))
 
     return [once() for _ in range(SAMPLES)]
-
-
-def of_pairs(joint: Distribution) -> list[Distribution]:
-    """The distribution of the first two tokens, and of the last two."""
-    tables: list[Distribution] = [{}, {}]
-    for tokens, probability in joint.items():
-        for table, pair in zip(tables, (tokens[:2], tokens[-2:]), strict=True):
-            table[pair] = table.get(pair, 0.0) + probability
-    return tables
-
-
-def p_value(counted: Counter[Tokens], expected: Distribution) -> float:
-    """Chance of a chi-square statistic as large or larger: the upper regularised gamma function of half of both."""
-    if counted.keys() - expected.keys():
-        return 0.0  # something was emitted that cannot be
-    cells = {pair: probability * SAMPLES for pair, probability in expected.items()}
-    pool = (0.0, 0.0)
-    found: list[tuple[float, float]] = []
-    for pair in sorted(cells, key=lambda pair: cells[pair]):
-        if cells[pair] < FEWEST or 0 < pool[1] < FEWEST:  # the pool itself is no rare cell either
-            pool = (pool[0] + counted[pair], pool[1] + cells[pair])
-        else:
-            found.append((counted[pair], cells[pair]))
-    found += [pool] if pool[1] else []
-    statistic = sum((count - right) ** 2 / right for count, right in found)
-    halves = torch.tensor([len(found) - 1, statistic], dtype=torch.float64) / 2
-    return float(torch.special.gammaincc(*halves))
-
-
-def p_values(found: list[Tokens], right: Distribution) -> list[float]:
-    pairs = [Counter(tokens[:2] for tokens in found), Counter(tokens[-2:] for tokens in found)]
-    return [p_value(counted, expected) for counted, expected in zip(pairs, of_pairs(right), strict=True)]
 
 
 @pytest.mark.parametrize(

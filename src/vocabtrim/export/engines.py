@@ -15,6 +15,9 @@ ENGINES = {
     "speculators": "speculators",
     "specforge": "specforge",
     "model-optimizer": "model_optimizer",
+    "transformers": "transformers",
+    "openvino": "openvino",
+    "onnx-genai": "onnx_genai",
 }
 
 
