@@ -109,4 +109,4 @@ def _version(package: str, tested: Mapping[str, str], given: str | None) -> str 
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0]))
+    return tuple(int(part) for part in re.findall(r"\d+", version.split("+", maxsplit=1)[0]))
