@@ -263,9 +263,11 @@ def _gptq_or_awq(tensors: Mapping[str, StoredTensor], told: Told) -> HeadTensors
 def _gptq(tensors: Mapping[str, StoredTensor], told: Told) -> HeadTensors:
     weight, scales, zeros = tensors["qweight"], tensors["scales"], tensors["qzeros"]
     groups, ids = scales.shape
-    fitting = [bits for bits in (2, 3, 4, 8) if dense(bits).words_for(ids) == zeros.shape[1]]
+    fitting = [bits for bits in (2, 3, 4, 8) if ids * bits == WORD * zeros.shape[1]]
+    if not fitting:  # GPTQModel fills a last word up: then only the config tells
+        fitting = [bits for bits in (2, 3, 4, 8) if bits == told.bits and dense(bits).words_for(ids) == zeros.shape[1]]
     hidden = weight.rows * WORD // fitting[0] if fitting else 0
-    if len(fitting) != 1 or zeros.rows != groups or dense(fitting[0]).words_for(hidden) != weight.rows:
+    if len(fitting) != 1 or zeros.rows != groups or weight.rows % fitting[0]:
         raise _wrong(
             zeros,
             f"{groups} rows, the zero points of {ids} ids packed with 2, 3, 4 or 8 bits, as the weights are",

@@ -110,7 +110,6 @@ def plan_trim(drafter: Path, kept: KeptVocabulary, target: Path | None = None) -
     rows = present.rows_of(kept, drafter)
     heads = {head: cut(head, rows) for head in understood.heads}
     maps = _maps(kept, present.width) if understood.kind == EAGLE3 else []
-    block = understood.heads[0].stored.scale_block
     return TrimPlan(
         kind=understood.kind,
         drafter=drafter,
@@ -123,7 +122,7 @@ def plan_trim(drafter: Path, kept: KeptVocabulary, target: Path | None = None) -
         head_rows_before=understood.heads[0].rows,
         head_bytes_before=sum(tensor.nbytes for head in heads for tensor in head.tensors.values()),
         head_bytes_after=sum(tensor.nbytes for tensors in heads.values() for tensor in tensors),
-        head_scale_block=None if block is None else (1, block[1]),
+        head_scale_block=_scale_block(understood),
     )
 
 
@@ -165,6 +164,15 @@ def cut(head: Head, rows: Ids) -> list[PlannedTensor]:
     Raises MismatchError for as many rows as the head's format has no words for.
     """
     return head.stored.cut(rows, head.name)
+
+
+def _scale_block(drafter: Drafter) -> tuple[int, int] | None:
+    """(1, inputs) that share a scale in the cut head, where blocks of ids shared one before this trim or an earlier."""
+    if block := drafter.heads[0].stored.scale_block:
+        return 1, block[1]
+    written = drafter.checkpoint.config.get("vocabtrim")
+    told = written.get("head_scale_block") if isinstance(written, dict) else None
+    return (told[0], told[1]) if isinstance(told, list) and len(told) == 2 else None
 
 
 def _maps(kept: KeptVocabulary, width: int) -> list[PlannedTensor]:
