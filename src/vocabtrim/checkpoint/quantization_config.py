@@ -34,7 +34,8 @@ def section_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def told_of(checkpoint: Checkpoint, module: str) -> Told:
     """What the config tells of a module that its tensors' shapes do not."""
     section = section_of(checkpoint.config)
-    weights = (_group_of(section, module)[1] or {}).get("weights") or {}
+    weights = (_group_of(section, module) or {}).get("weights")
+    weights = weights if isinstance(weights, dict) else {}
     block = section.get("weight_block_size") or weights.get("block_structure")
     if isinstance(block, str):  # as compressed-tensors wrote it once: "128x128"
         block = [int(part) for part in re.findall(r"\d+", block)]
@@ -62,7 +63,7 @@ def says_quantized(config: Mapping[str, Any], module: str) -> bool | None:
     if not section:
         return False
     if method == _COMPRESSED:
-        return _group_of(section, module)[1] is not None
+        return _group_of(section, module) is not None
     if method in {"gptq", "awq"}:
         return bool(section.get("lm_head", False)) and not _listed(section, module)
     if method.startswith("modelopt"):
@@ -86,7 +87,7 @@ def with_head(
     elif _method(theirs) == _COMPRESSED and (not ours or _method(ours) == _COMPRESSED):
         told = _with_section(config, _compressed(ours, theirs, head, name, source))
     elif not ours:
-        told = _with_section(config, _only_head(theirs, head, name, body))
+        told = _with_section(config, _only_head(theirs, head, name, source, body))
     elif ours == theirs:
         told = dict(config)
     else:
@@ -100,9 +101,11 @@ def _compressed(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], head: HeadTensors, name: str, source: str
 ) -> dict[str, Any]:
     """compressed-tensors gives every head a group: the first, as engines take the first whose targets match."""
-    found = _group_of(theirs, source)[1]
-    if found is None:
+    found = _group_of(theirs, source)
+    if found is None:  # their config is wrong already: `check` says so
         return dict(ours)
+    if not isinstance(found.get("weights"), dict):
+        raise _no_words(theirs, f"{head.format} but a scheme's name")
     group = {**found, "targets": [name]}
     if head.scale_block is not None:
         by_row = {"strategy": "group", "group_size": head.scale_block[1], "block_structure": None}
@@ -111,7 +114,7 @@ def _compressed(
         return {**theirs, "config_groups": {"group_0": group}, "ignore": [], "kv_cache_scheme": None}
     formats = [section.get("format") for section in (ours, theirs)]
     others = {
-        key: {**other, "targets": [target for target in other.get("targets", []) if target != name]}
+        key: {**other, "targets": [target for target in other["targets"] if target != name]}
         for key, other in _groups(ours).items()
     }
     if formats[0] != formats[1]:
@@ -121,17 +124,19 @@ def _compressed(
         **ours,
         "format": formats[0] if formats[0] == formats[1] else "mixed-precision",
         "config_groups": {"head": group, **{key: other for key, other in others.items() if other["targets"]}},
-        "ignore": [_sparing(pattern, name) for pattern in ours.get("ignore") or [] if pattern != name],
+        "ignore": [_sparing(pattern, name) for pattern in _list(ours, "ignore") if pattern != name],
     }
 
 
-def _only_head(theirs: Mapping[str, Any], head: HeadTensors, name: str, body: Sequence[str]) -> dict[str, Any]:
+def _only_head(
+    theirs: Mapping[str, Any], head: HeadTensors, name: str, source: str, body: Sequence[str]
+) -> dict[str, Any]:
     """The target's section, for a drafter of which only the head is quantized."""
     method = _method(theirs)
     if method == "gptq":
-        override: dict[str, Any] = next((rule for key, rule in _dynamic(theirs) if re.match(key, name)), {})
+        rules = [rule for key, rule in _dynamic(theirs).items() if _begins(key, source) and isinstance(rule, dict)]
         rest: dict[str, Any] = {key: value for key, value in theirs.items() if key != "dynamic"}
-        return {**rest, **override, "lm_head": True, "modules_in_block_to_quantize": [[name]]}
+        return {**rest, **next(iter(rules), {}), "lm_head": True, "modules_in_block_to_quantize": [[name]]}
     section = dict(theirs) | ({"lm_head": True} if method == "awq" else {})
     if head.scale_block is not None:
         section["weight_block_size"] = [1, head.scale_block[1]]
@@ -155,43 +160,51 @@ def _leaving_alone(section: Mapping[str, Any], modules: Sequence[str]) -> dict[s
     return told | {key: [*listed, *new]}
 
 
-def _group_of(section: Mapping[str, Any], module: str) -> tuple[str, Mapping[str, Any] | None]:
+def _group_of(section: Mapping[str, Any], module: str) -> dict[str, Any] | None:
     """The group of compressed-tensors that a head belongs to: by name or pattern, else as a Linear."""
-    ignored = any(_matches(pattern, module) for pattern in section.get("ignore") or [])
-    groups = {} if ignored else _groups(section)
-    by_name = [key for key, group in groups.items() if any(_matches(t, module) for t in group.get("targets") or [])]
-    by_class = [key for key, group in groups.items() if "Linear" in (group.get("targets") or [])]
-    key = next(iter([*by_name, *by_class]), "")
-    return key, groups.get(key)
+    if any(_matches(pattern, module) for pattern in _list(section, "ignore")):
+        return None
+    groups = _groups(section).values()
+    by_name = [group for group in groups if any(_matches(target, module) for target in group["targets"])]
+    return next(iter([*by_name, *(group for group in groups if "Linear" in group["targets"])]), None)
 
 
 def _groups(section: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each with its targets; a list of targets alone belongs to a scheme that compressed-tensors knows by its key."""
     groups = section.get("config_groups")
-    return {key: group for key, group in groups.items() if isinstance(group, dict)} if isinstance(groups, dict) else {}
+    found = groups.items() if isinstance(groups, dict) else ()
+    full = [(key, {"targets": group} if isinstance(group, list) else group) for key, group in found]
+    return {key: {**group, "targets": _list(group, "targets")} for key, group in full if isinstance(group, dict)}
+
+
+def _list(section: Mapping[str, Any], key: str) -> list[Any]:
+    return section[key] if isinstance(section.get(key), list) else []
 
 
 def _listed(section: Mapping[str, Any], module: str) -> bool:
     """Whether a list of modules to leave alone names the module: whole, a part of it, or by a wildcard."""
-    patterns = [str(pattern) for key in _LEFT_ALONE if isinstance(section.get(key), list) for pattern in section[key]]
-    dropped = [key for key, rule in _dynamic(section, drops=True) if re.match(key, module)]
+    patterns = [str(pattern) for key in _LEFT_ALONE for pattern in _list(section, key)]
+    dropped = [key for key in _dynamic(section, drops=True) if _begins(key, module)]
     return bool(dropped) or any(pattern in module or fnmatch(module, pattern) for pattern in patterns)
 
 
-def _dynamic(section: Mapping[str, Any], *, drops: bool = False) -> list[tuple[str, dict[str, Any]]]:
+def _dynamic(section: Mapping[str, Any], *, drops: bool = False) -> dict[str, Any]:
     """GPTQModel's rules by pattern: those that change a module's format, or those that leave it alone ("-:")."""
     rules = section.get("dynamic")
     found = rules.items() if isinstance(rules, dict) else ()
-    return [(key.removeprefix("-:").removeprefix("+:"), rule) for key, rule in found if key.startswith("-:") == drops]
+    return {key.removeprefix("-:").removeprefix("+:"): rule for key, rule in found if key.startswith("-:") == drops}
 
 
 def _matches(pattern: object, module: str) -> bool:
     """compressed-tensors' way: "re:" and a pattern for the beginning of the name, or the name itself."""
     text = str(pattern)
-    if not text.startswith("re:"):
-        return text == module
+    return _begins(text.removeprefix("re:"), module) if text.startswith("re:") else text == module
+
+
+def _begins(pattern: str, module: str) -> bool:
     try:
-        return re.match(text.removeprefix("re:"), module) is not None
-    except re.error:
+        return re.match(pattern, module) is not None
+    except re.error:  # a stranger's: no engine would match it either
         return False
 
 
