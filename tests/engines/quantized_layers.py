@@ -51,7 +51,8 @@ def autogptq(folder: Path) -> None:
         bits = tensors["qweight"].shape[0] * 32 // hidden
         layer = quant_linear()(bits, GROUP, hidden, ids, False)
         layer.load_state_dict(tensors)
-        weight = layer(torch.eye(hidden)).T.contiguous()  # every product is one weight times one, and zeros
+        one = torch.eye(hidden, dtype=layer.scales.dtype)
+        weight = layer(one).T.contiguous()  # every sum is one weight and zeros, so nothing is rounded
         save_file({"weight": weight}, file.with_suffix(".dequantized"))
 
 
