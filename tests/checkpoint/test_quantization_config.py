@@ -131,6 +131,14 @@ def test_two_dialects_in_one_drafter_are_refused(eagle: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dialect_that_cannot_speak_of_the_head_alone_is_refused(eagle: Path, tmp_path: Path) -> None:
+    target = shapes.write_target(tmp_path / "target", TINY, seed=1)
+    quantize_head(target, "GPTQ, 4 bits")
+    set_config(target, quantization_config={"quant_method": "auto-round", "bits": 4, "group_size": 32})
+    with pytest.raises(UnsupportedError, match=r"has no words for lm_head alone as GPTQ, 4 bits"):
+        trim(eagle, kept(), target=target, out=tmp_path / "out")
+
+
 def test_a_drafter_with_a_quantized_body_keeps_its_groups_beside_the_heads(eagle: Path, tmp_path: Path) -> None:
     """int8 body, int4 head: two groups, two formats; every module is read as before."""
     target = shapes.write_target(tmp_path / "target", TINY, seed=1)
@@ -238,6 +246,7 @@ def test_a_head_untied_from_its_embedding_is_left_alone(tmp_path: Path) -> None:
 
     drafter = shapes.write_independent(tmp_path / "drafter", replace(TINY, tie=True), seed=2)
     set_config(drafter, quantization_config=dict(FORMATS["int8, channel"].section))
+    assert check(drafter).ok  # an embedding is no Linear
     trim(drafter, kept(), out=tmp_path / "out")
     out = config_of(tmp_path / "out")
     assert scheme_of(out, HEAD) is None and scheme_of(out, "model.layers.0.mlp.up_proj") is not None

@@ -20,7 +20,7 @@ from ..vocabulary.dialects import read_pieces
 from ..vocabulary.draft_map import MapPieces, Problem, find_problems
 from ..vocabulary.kept import Ids, KeptVocabulary
 from .head_ids import KEPT_FILE, head_ids, map_problems, width_problems
-from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, Head, head_of, identify
+from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, Head, embedding_of, head_of, identify
 from .quantization_config import says_quantized, section_of
 from .read import WEIGHT_FILES, Checkpoint, open_checkpoint
 from .stored import StoredTensor
@@ -344,7 +344,8 @@ def _quantization(subject: _Subject) -> Iterator[Problem]:
     for head in subject.drafter.heads:
         config = head.owner.config
         said = says_quantized(config, head.source)
-        if said is None or said == head.stored.quantized or not section_of(config):
+        embedding = head.source == embedding_of(head.owner)  # tied: no engine builds a head of its own for it
+        if said is None or said == head.stored.quantized or not section_of(config) or embedding:
             continue
         yield Problem(
             "config.quantization",

@@ -19,6 +19,8 @@ from .read import NESTED, Checkpoint
 # Where each dialect lists the modules that it leaves alone; the first is written where none is there.
 _LEFT_ALONE = ("modules_to_not_convert", "ignored_layers", "llm_int8_skip_modules", "ignore", "exclude_modules")
 _COMPRESSED = "compressed-tensors"
+# Besides ModelOpt's, those that quantize all but what they list; "" is MLX, which goes by the tensors.
+_LISTING = ("", "awq", "fp8", "fbgemm-fp8", "bitsandbytes")
 # The second is compressed-tensors' of old, the third MLX's.
 _SECTIONS = ("quantization_config", "compression_config", "quantization")
 
@@ -67,7 +69,8 @@ def says_quantized(config: Mapping[str, Any], module: str) -> bool | None:
     if method in {"gptq", "awq"}:
         return bool(section.get("lm_head", False)) and not _listed(section, module)
     if method.startswith("modelopt"):
-        return not _listed(section, module)
+        layers = section.get("quantized_layers")  # of mixed precision
+        return module in layers if isinstance(layers, dict) else not _listed(section, module)
     return None
 
 
@@ -137,6 +140,8 @@ def _only_head(
         rules = [rule for key, rule in _dynamic(theirs).items() if _begins(key, source) and isinstance(rule, dict)]
         rest: dict[str, Any] = {key: value for key, value in theirs.items() if key != "dynamic"}
         return {**rest, **next(iter(rules), {}), "lm_head": True, "modules_in_block_to_quantize": [[name]]}
+    if method not in _LISTING and not method.startswith("modelopt"):
+        raise _no_words(theirs, f"{name} alone as {head.format}")
     section = dict(theirs) | ({"lm_head": True} if method == "awq" else {})
     if head.scale_block is not None:
         section["weight_block_size"] = [1, head.scale_block[1]]
@@ -216,7 +221,8 @@ def _sparing(pattern: object, module: str) -> object:
 
 
 def _method(section: Mapping[str, Any]) -> str:
-    return str(section.get("quant_method", "")).lower().replace("_", "-").removeprefix("auto-")
+    method = str(section.get("quant_method", "")).lower().replace("_", "-")
+    return method.removeprefix("auto-") if method in {"auto-gptq", "auto-awq"} else method  # vLLM's names for them
 
 
 def _with_section(config: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
