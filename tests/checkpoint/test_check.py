@@ -290,6 +290,7 @@ def test_a_packed_target_head_is_noted_beside_a_token_map(tmp_path: Path) -> Non
     def pack(weights: dict[str, torch.Tensor]) -> None:
         del weights["lm_head.weight"]
         weights["lm_head.weight_packed"] = torch.zeros(512, 8, dtype=torch.int32)
+        weights["lm_head.weight_scale"] = torch.ones(512, 1)
 
     edit_weights(folder, pack)
     torch.save([2, 5, 9], tmp_path / "map.pt")

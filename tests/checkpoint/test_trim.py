@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -134,47 +133,6 @@ def test_a_trimmed_independent_drafter_scores_as_the_full_one(tmp_path: Path) ->
             hidden = body.model(prompt).last_hidden_state
             trimmed_logits = hidden @ weights["lm_head.weight"].float().T
             assert torch.allclose(trimmed_logits, full(prompt).logits[..., kept.ids.tolist()], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("suffixes", "message"),
-    [
-        ({"weight_packed": (512, 8), "weight_scale": (512, 1), "weight_shape": None}, None),  # compressed-tensors int4
-        ({"weight": (512, 64), "weight_scale": (512, 1)}, None),  # FP8, one scale a row
-        ({"weight": (512, 64), "weight_scale": ()}, None),  # FP8, one scale for all
-        ({"weight": (512, 8), "scales": (512, 2), "biases": (512, 2)}, None),  # MLX int4
-        ({"weight": (512, 64), "weight_scale_inv": (4, 1)}, "weight_scale_inv"),  # FP8 in blocks of 128 rows
-        ({"qweight": (8, 512), "scales": (1, 512)}, "hidden axis"),  # GPTQ packs along the hidden axis
-    ],
-)
-def test_quantized_heads_are_cut_by_rows_or_refused(
-    suffixes: dict[str, Any], message: str | None, tmp_path: Path
-) -> None:
-    """Rows can be taken without re-quantizing where every tensor has one row per id; anything else is refused."""
-    drafter = shapes.write_independent(tmp_path / "drafter", TINY, seed=2)
-    weights = load_file(drafter / "model.safetensors")
-    del weights["lm_head.weight"]
-    for suffix, shape in suffixes.items():
-        if shape is None:
-            weights[f"lm_head.{suffix}"] = torch.tensor([512, 64])
-        else:
-            weights[f"lm_head.{suffix}"] = torch.randint(0, 2**31 - 1, shape, dtype=torch.int32)
-    save_file(weights, drafter / "model.safetensors")
-    kept = some_ids(EVERYTHING, 40)
-    if message is not None:
-        with pytest.raises(UnsupportedError, match=message):
-            trim(drafter, kept, out=tmp_path / "out")
-        assert not (tmp_path / "out").exists()
-        return
-    trim(drafter, kept, out=tmp_path / "out")
-    after = load_file(tmp_path / "out" / "model.safetensors")
-    for suffix, shape in suffixes.items():
-        before = weights[f"lm_head.{suffix}"]
-        if shape is None:
-            assert after[f"lm_head.{suffix}"].tolist() == [kept.size, 64]
-        else:
-            expected = before[kept.ids.tolist()] if before.shape[:1] == (512,) else before
-            assert same(after[f"lm_head.{suffix}"], expected)
 
 
 def test_rows_of_a_frequency_ordered_map_are_found_by_id(tmp_path: Path) -> None:

@@ -42,13 +42,12 @@ Where the ids came from: {origins}.
 def model_card(plan: TrimPlan, certificate: Mapping[str, Any]) -> str:
     """The card's text. Names folders, never their paths: a card is published."""
     origins = ", ".join(f"{count:,} {name}" for name, count in plan.kept.by_origin().items() if count)
-    rows_before = round(plan.kept.size * plan.head_bytes_before / plan.head_bytes_after)
     return _CARD.format(
         name=plan.drafter.resolve().name,
         kind=plan.kind,
         kept=plan.kept.size,
         width=plan.width,
-        rows_before=rows_before,
+        rows_before=plan.head_rows_before,
         bytes_before=plan.head_bytes_before,
         bytes_after=plan.head_bytes_after,
         origins=origins,

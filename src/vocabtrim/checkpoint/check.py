@@ -20,12 +20,12 @@ from ..vocabulary.dialects import read_pieces
 from ..vocabulary.draft_map import MapPieces, Problem, find_problems
 from ..vocabulary.kept import Ids, KeptVocabulary
 from .head_ids import KEPT_FILE, head_ids, map_problems, width_problems
-from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, Head, head_of, identify, with_prefix
+from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP, Drafter, Head, embedding_of, head_of, identify
+from .quantization_config import says_quantized, section_of
 from .read import WEIGHT_FILES, Checkpoint, open_checkpoint
 from .stored import StoredTensor
 from .trim import tokenizer_beside
-
-QUANTIZED_SUFFIXES = ("weight_packed", "qweight", "weight_scale", "weight_scale_inv", "scales", "absmax")
+from .write import PlannedTensor
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _check_map(path: Path, target: Checkpoint | None) -> CheckReport:
     pieces = read_pieces(path)
     tokenizer = None if target is None else tokenizer_beside(target.folder)
     if target is not None:
-        pieces = replace(pieces, target_vocab=Head(target, head_of(target)[0], "lm_head").rows)
+        pieces = replace(pieces, target_vocab=_rows(target))
     if pieces.offsets is None:
         pieces = _readable(pieces)
     problems = find_problems(pieces)
@@ -104,6 +104,20 @@ def _check_map(path: Path, target: Checkpoint | None) -> CheckReport:
     if tokenizer is not None and pieces.tokenizer_hash not in {None, tokenizer.hash}:
         problems.append(_other_tokenizer(str(path), str(pieces.tokenizer_hash), tokenizer))
     return CheckReport("map", tuple(problems), tuple(_map_notes(pieces, target)))
+
+
+def _rows(target: Checkpoint) -> int:
+    """Of the target's head. A map can be checked where the head could not be cut: the config tells its size."""
+    try:
+        return _target_head(target).rows
+    except UnsupportedError:
+        if target.setting("vocab_size") is None:
+            raise
+        return int(target.setting("vocab_size"))
+
+
+def _target_head(target: Checkpoint) -> Head:
+    return Head(target, head_of(target)[0], "lm_head")
 
 
 def _readable(pieces: MapPieces) -> MapPieces:
@@ -133,12 +147,17 @@ def _retied(drafter: Drafter) -> Iterator[Problem]:
 
 def _finite(subject: _Subject) -> Iterator[Problem]:
     for head in subject.drafter.heads:
-        row = head.main.nonfinite_row()
-        if row is not None:
+        for part in head.stored.parts.values():
+            element = part.tensor.nonfinite()
+            if element is None or part.pick is None:  # what all ids share was proven when the head was understood
+                continue
+            pick = part.pick(np.arange(head.rows))
+            place = pick.position(element, part.tensor)
+            row = int(np.argmax(pick.ids == place))
             token = row if subject.ids is None else int(subject.ids[row])
             yield Problem(
                 "head.nonfinite",
-                f"row {row} (id {token}) of {head.main.name} in {head.main.path} holds NaN or infinity",
+                f"{pick.noun} {place} (id {token}) of {part.tensor.name} in {part.tensor.path} holds NaN or infinity",
                 "the head is damaged: fetch it again, or trim without that id",
             )
 
@@ -172,19 +191,31 @@ def _rows_of_target(subject: _Subject) -> Iterator[Problem]:
     drafter, target = subject.drafter, subject.target
     if target is None or subject.ids is None or drafter.kind not in {EAGLE, MTP}:
         return
-    source = target.tensors.get(f"{head_of(target)[0]}.weight")
     for head in drafter.heads:
-        main = head.main
-        if source is None or source.dtype != main.dtype or source.shape[1:] != main.shape[1:]:
-            continue  # a cast copy cannot be compared bit for bit
-        row = _first_difference(main, source, subject.ids)
-        if row is not None:
-            yield Problem(
-                "head.rows",
-                f"row {row} of {main.name} in {subject.folder} is not the target's row {subject.ids[row]}, "
-                "which the map says it is",
-                "the map does not belong to this head, or the target is another: trim the original drafter again",
-            )
+        for planned in _cut_of_target(target, head, subject.ids):
+            main = drafter.checkpoint.tensors.get(planned.name)
+            if main is None or planned.source is None or planned.pick is None:
+                continue
+            if (main.dtype, main.shape) != (planned.dtype, planned.shape):
+                continue  # a cast copy cannot be compared bit for bit
+            row = planned.pick.difference(planned.source, main)
+            if row is not None:
+                yield Problem(
+                    "head.rows",
+                    f"{planned.pick.noun} {row} of {main.name} in {subject.folder} is not the target's "
+                    f"{planned.pick.noun} {planned.pick.ids[row]}, which the map says it is",
+                    "the map does not belong to this head, or the target is another: trim the original drafter again",
+                )
+
+
+def _cut_of_target(target: Checkpoint, head: Head, ids: Ids) -> list[PlannedTensor]:
+    """What a cut of the target's head to these ids would be; nothing where it has no such cut."""
+    try:
+        stored = _target_head(target).stored
+    except UnsupportedError:
+        return []
+    fits = stored.ids > ids.max(initial=0) and ids.size % stored.whole == 0
+    return stored.cut(ids, head.name) if fits else []
 
 
 # The ids
@@ -308,6 +339,22 @@ def _vocab_size(subject: _Subject) -> Iterator[Problem]:
     )
 
 
+def _quantization(subject: _Subject) -> Iterator[Problem]:
+    """A config that calls a head quantized, or unquantized, where its tensors are not."""
+    for head in subject.drafter.heads:
+        config = head.owner.config
+        said = says_quantized(config, head.source)
+        embedding = head.source == embedding_of(head.owner)  # tied: no engine builds a head of its own for it
+        if said is None or said == head.stored.quantized or not section_of(config) or embedding:
+            continue
+        yield Problem(
+            "config.quantization",
+            f"config.json of {head.owner.folder} calls {head.source} {'' if said else 'un'}quantized, but it is "
+            f"{head.stored.format}: {', '.join(head.tensors)}",
+            f"{'add it to' if said else 'take it off'} the modules left alone, or an engine builds another layer",
+        )
+
+
 def _medusa_heads(subject: _Subject) -> Iterator[Problem]:
     said = subject.drafter.checkpoint.config.get("medusa_num_heads")
     held = len(subject.drafter.heads)
@@ -374,12 +421,15 @@ def _map_notes(pieces: MapPieces, target: Checkpoint | None) -> Iterator[Problem
     )
     if target is None:
         return
-    head = head_of(target)[0]
-    packed = [suffix for suffix in with_prefix(target.tensors, head) if suffix in QUANTIZED_SUFFIXES]
-    if packed:
+    head = _target_head(target)
+    try:
+        held = head.stored.format if head.stored.quantized else None
+    except UnsupportedError as error:
+        held = error.what
+    if held is not None:
         yield Problem(
             "serve.quantized-head",
-            f"the target's head is quantized ({head}.{packed[0]}): SGLang cannot index its rows",
+            f"the target's head is quantized ({head.source}: {held}): SGLang cannot index its rows",
             "use a target with an unquantized head",
         )
 
@@ -393,6 +443,7 @@ _RULES: tuple[Callable[[_Subject], Iterator[Problem]], ...] = (
     _draft_vocab_size,
     _tied_config,
     _vocab_size,
+    _quantization,
 )
 _NOTES = (_order_note, _missing_specials, _medusa_heads, _serving_notes)
 
@@ -402,14 +453,3 @@ def _sha256(tensor: StoredTensor) -> str:
     for block in tensor.blocks():
         digest.update(block)
     return digest.hexdigest()
-
-
-def _first_difference(head: StoredTensor, source: StoredTensor, ids: Ids) -> int | None:
-    """The first head row that is not the source's row of its id."""
-    done = 0
-    for mine, theirs in zip(head.blocks(), source.blocks(ids), strict=True):
-        if not np.array_equal(np.frombuffer(mine, np.uint8), np.frombuffer(theirs, np.uint8)):
-            rows = [np.frombuffer(block, np.uint8).reshape(-1, head.row_bytes) for block in (mine, theirs)]
-            return done + int(np.argmax((rows[0] != rows[1]).any(axis=1)))
-        done += len(mine) // head.row_bytes
-    return None

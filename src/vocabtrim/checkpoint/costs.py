@@ -14,9 +14,15 @@ from ..cost import Cost
 from ..vocabulary.kept import Ids
 from .head_ids import head_ids
 from .layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, Drafter, embedding_of, head_of, identify, with_prefix
+from .quantization_config import told_of
 from .read import Checkpoint, open_checkpoint
-from .stored import StoredTensor
+from .stored import DTYPE_BITS, StoredTensor
 
+# Beside quantized weights, and no parameters of the model; see head_tensors.py for the formats.
+_BESIDE_WEIGHTS = re.compile(
+    r"\.(weight_(scale|scale_inv|scale_2|global_scale|zero_point|shape|g_idx|format)|scales|qzeros|g_idx|SCB"
+    r"|(input|output)_(scale|zero_point|global_scale)|weight\.\w+(\.\w+)*)$"
+)
 _NOT_READ_PER_TOKEN = re.compile(
     r"(^|\.)(visual|vision_tower|vision_model|audio_tower|multi_modal_projector|mtp|mtp_layers)\."
 )
@@ -28,7 +34,8 @@ _ROUTED_EXPERT = re.compile(r"\.experts\.")
 class DraftStep:
     """What one draft step reads. body_bytes: all but the head and all but one row of the input embedding.
 
-    head_row_bytes: one row of every head, scales and bias included. head_rows: of one head.
+    head_row_bytes: one row of every head, scales and bias included; where ids share a block's scale, with one of its
+    own, as a cut gives it. head_rows: of one head.
     """
 
     body_bytes: int
@@ -57,15 +64,18 @@ def draft_step(drafter: Drafter) -> DraftStep:
     embeddings = _under(body, *drafter.embeddings)
     others = [(tensor, _share(drafter.checkpoint, tensor.name)) for tensor in body if tensor not in embeddings]
     body_bytes = sum(share * tensor.nbytes for tensor, share in others) + sum(t.row_bytes for t in embeddings)
-    head_tensors = [tensor for head in drafter.heads for tensor in head.tensors.values() if tensor.elements > 1]
+    stored = [head.stored for head in drafter.heads]
     heads_at_once = len(drafter.heads) if drafter.kind == MEDUSA else 1
-    rows = drafter.heads[0].rows
+    body_bytes += heads_at_once * sum(head.bytes_for_all for head in stored) / len(stored) * drafter.modules
+    width = stored[0].hidden or drafter.checkpoint.setting("hidden_size") or stored[0].main.shape[-1]
     return DraftStep(
         body_bytes=round(body_bytes / drafter.modules),
-        body_parameters=round(sum(share * tensor.elements for tensor, share in others) / drafter.modules),
-        head_row_bytes=heads_at_once * sum(tensor.nbytes for tensor in head_tensors) / rows / len(drafter.heads),
-        head_row_parameters=round(heads_at_once * drafter.heads[0].main.elements / rows),
-        head_rows=rows,
+        body_parameters=round(
+            sum(share * _parameters(drafter.checkpoint, tensor) for tensor, share in others) / drafter.modules
+        ),
+        head_row_bytes=heads_at_once * sum(head.bytes_per_id for head in stored) / len(stored),
+        head_row_parameters=heads_at_once * width,
+        head_rows=drafter.heads[0].rows,
     )
 
 
@@ -126,8 +136,19 @@ def _pass_sum(target: Checkpoint, *, by_bytes: bool) -> float:
         if by_bytes and tensor in embedding and not tied:
             total += tensor.row_bytes
         else:
-            total += _share(target, name) * (tensor.nbytes if by_bytes else tensor.elements)
+            total += _share(target, name) * (tensor.nbytes if by_bytes else _parameters(target, tensor))
     return total
+
+
+def _parameters(checkpoint: Checkpoint, tensor: StoredTensor) -> float:
+    """Parameters that a tensor stands for: several in each element of packed weights, none in scales and the like."""
+    if _BESIDE_WEIGHTS.search(tensor.name):
+        return 0
+    packed = re.search(r"\.(weight|weight_packed|qweight)$", tensor.name)
+    if packed is None or tensor.dtype not in {"I32", "U32", "U8"}:
+        return tensor.elements
+    bits = told_of(checkpoint, tensor.name[: packed.start()]).bits or 4
+    return tensor.elements * DTYPE_BITS[tensor.dtype] / bits
 
 
 def _share(checkpoint: Checkpoint, name: str) -> float:

@@ -84,12 +84,12 @@ def width_problems(drafter: Drafter) -> Iterator[Problem]:
     """Heads whose rows are not of the hidden size, or that do not all have the same number of rows."""
     hidden = drafter.checkpoint.setting("hidden_size")
     for head in drafter.heads:
-        main = head.main
-        packed = main.dtype in {"U8", "I8", "U32", "I32"}  # several weights in one element
-        if hidden and not packed and main.shape[1:] != (hidden,):
+        main, stored = head.main, head.stored
+        if hidden and stored.hidden not in {None, hidden}:
+            packed = f", {stored.format}: {stored.ids} rows of {stored.hidden}" if stored.quantized else ""
             yield Problem(
                 "head.width",
-                f"{main.name} of {main.path} is {list(main.shape)}: expected rows of the hidden size {hidden}",
+                f"{main.name} of {main.path} is {list(main.shape)}{packed}: expected rows of the hidden size {hidden}",
                 "the head belongs to another model, or hidden_size is wrong",
             )
         if head.rows != drafter.heads[0].rows:

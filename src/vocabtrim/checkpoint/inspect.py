@@ -25,7 +25,7 @@ class Inspection:
 
     head_rows: rows of one head; target_rows: rows of the target's own head, padding included.
     head_owner: "drafter" or "target". trimmed: the head has fewer rows than the target's.
-    head_dtypes: of all head tensors; more than one where it is quantized.
+    head_dtypes: of all head tensors; more than one where it is quantized. head_format: "unquantized", or which.
     savings: kept size -> draft-step bytes with that many rows.
     cost_ratio: bytes of a draft step / bytes of a target pass; None without a target.
     tokenizer_ids: ids of the tokenizer beside the drafter or target; None where there is none.
@@ -40,6 +40,7 @@ class Inspection:
     tied: bool
     trimmed: bool
     head_dtypes: tuple[str, ...]
+    head_format: str
     body_bytes: int
     head_bytes: int
     savings: dict[int, int]
@@ -74,7 +75,8 @@ def inspect(path: str | Path, target: str | Path | None = None) -> Inspection:
         kind=drafter.kind,
         heads=len(drafter.heads),
         head_rows=head.rows,
-        hidden=head.main.shape[-1],
+        hidden=head.stored.hidden or drafter.checkpoint.setting("hidden_size", 0),
+        head_format=head.stored.format,
         target_rows=ids.width,
         head_owner="drafter" if head.owner is drafter.checkpoint else "target",
         tied=drafter.tied,

@@ -14,8 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..errors import CheckpointError, UnsupportedError
+from .head_tensors import HeadTensors, read_head, refused
+from .quantization_config import told_of
 from .read import Checkpoint
 from .stored import StoredTensor
 
@@ -54,6 +57,8 @@ _TOGETHER = {
     **{"gate_proj": ("up_proj", "down_proj"), "up_proj": ("down_proj",), "down_proj": ("up_proj",)},
     "gate_up_proj": ("down_proj",),  # two of them stored as one
 }
+# What EAGLE's fc is stored as: plain or FP8, compressed-tensors' packed, GPTQ or AWQ.
+_FUSION = {"weight", "weight_packed", "qweight"}
 _EAGLE_MATRICES = (
     *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")),
     *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
@@ -76,25 +81,26 @@ class Head:
         found = with_prefix(self.owner.tensors, self.source)
         return found | ({"bias": tied_bias["bias"]} if "bias" in tied_bias else {})
 
+    @cached_property
+    def stored(self) -> HeadTensors:
+        """What those tensors are, and how they are cut.
+
+        Raises UnsupportedError for a format that cannot be cut, CheckpointError for tensors that do not fit each other.
+        """
+        found = self.tensors
+        if not {"weight", "weight_packed", "qweight"} & found.keys() and not refused(found):
+            self.owner.tensor(f"{self.source}.weight")  # which says what there is instead
+        return read_head(found, told_of(self.owner, self.source))
+
     @property
     def main(self) -> StoredTensor:
-        """The tensor with one row per id."""
-        found = self.tensors
-        for suffix in ("weight", "weight_packed"):
-            if suffix in found:
-                return found[suffix]
-        if "qweight" in found:
-            raise UnsupportedError(
-                f"head {self.source} of {self.owner.folder} is packed along its hidden axis (GPTQ or AWQ)",
-                expected="one row per id",
-                found=f"qweight {list(found['qweight'].shape)}",
-                remedy="use the drafter with an unquantized head",
-            )
-        return self.owner.tensor(f"{self.source}.weight")
+        """The tensor of its weights; with a row for each id where the head is not GPTQ or AWQ."""
+        return self.stored.main
 
     @property
     def rows(self) -> int:
-        return self.main.rows
+        """As many as it has ids."""
+        return self.stored.ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +159,7 @@ def _by_names(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
         return _nextn(checkpoint, target)
     if any(_MTP_MODULE.match(name) for name in names):
         return _mtp(checkpoint, target)
-    if "fc.weight" in names:
+    if _FUSION & with_prefix(names, "fc").keys():
         return _eagle(checkpoint, target)
     return _independent(checkpoint)
 
@@ -161,13 +167,7 @@ def _by_names(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
 def _prove_complete(drafter: Drafter) -> None:
     """Heads are matrices, and matrices that only work together are all there: a hole would trim without a word."""
     for head in drafter.heads:
-        if len(head.main.shape) != 2 or not head.main.elements:
-            raise CheckpointError(
-                f"head {head.main.name} of {head.main.path} is no matrix",
-                expected="(ids, hidden size)",
-                found=list(head.main.shape),
-                remedy="the checkpoint is damaged: fetch it again",
-            )
+        _ = head.stored
     modules = {name.rpartition(".")[0] for name in drafter.checkpoint.tensors} | set(drafter.checkpoint.tensors)
     needed: list[str] = []
     if drafter.kind in {EAGLE, EAGLE3}:
@@ -247,11 +247,11 @@ def _independent(checkpoint: Checkpoint) -> Drafter:
 
 def _eagle(checkpoint: Checkpoint, target: Checkpoint | None) -> Drafter:
     names = checkpoint.tensors
-    hidden = names["fc.weight"].shape[0]
+    fusion = names.get("fc.weight")
     is_eagle3 = (
         "d2t" in names
         or any(name.startswith("midlayer.") or ".hidden_norm." in f".{name}" for name in names)
-        or names["fc.weight"].shape[-1] == 3 * hidden
+        or (fusion is not None and fusion.shape[-1] == 3 * fusion.shape[0])
     )
     # An EAGLE-1/2 folder's own head is ours when it says how many ids it has; any other is dropped by every loader.
     said_so = "draft_vocab_size" in checkpoint.config or (checkpoint.folder / "kept.safetensors").exists()

@@ -29,8 +29,11 @@ DTYPE_BITS = {
     **{"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8},
 }
-# A float with all exponent bits set is infinite or not a number.
-_EXPONENT_BITS = {"BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000)}
+# A float with all of these bits set is infinite or not a number. E4M3 has no infinity, so only all ones are none.
+_EXPONENT_BITS = {
+    **{"BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000)},
+    **{"F8_E4M3": ("u1", 0x7F), "F8_E5M2": ("u1", 0x7C), "F8_E8M0": ("u1", 0xFF)},
+}
 _NUMPY = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 
 
@@ -83,17 +86,23 @@ class StoredTensor:
             )
         return np.frombuffer(self.read(), _NUMPY[self.dtype]).reshape(self.shape)
 
-    def blocks(self, rows: Ids | None = None) -> Iterator[memoryview]:
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that a block of about BUFFER bytes holds."""
+        return max(1, BUFFER // max(1, self.row_bytes))
+
+    def blocks(self, rows: Ids | None = None, rows_at_once: int | None = None) -> Iterator[memoryview]:
         """The tensor's bytes in order, or those of `rows` (n,) of its first axis in the order given.
 
         Blocks of whole rows, of about BUFFER bytes; each is overwritten by the next. Two tensors with rows of the same
-        width are cut at the same places, so their blocks can be compared pair by pair.
+        width are cut at the same places, so their blocks can be compared pair by pair; with others, given the same
+        rows_at_once.
         """
         width = self.row_bytes
         count = self.rows if rows is None else rows.size
         if width == 0 or count == 0:
             return
-        per_block = max(1, BUFFER // width)
+        per_block = rows_at_once or self.rows_at_once
         buffer = memoryview(bytearray(min(per_block, count) * width))
         fd = os.open(self.path, os.O_RDONLY)
         try:
@@ -118,13 +127,13 @@ class StoredTensor:
                 )
             got += more
 
-    def nonfinite_row(self) -> int | None:
-        """The first row that holds NaN or infinity, or None."""
+    def nonfinite(self) -> int | None:
+        """The first element, counted along rows, that is NaN or infinite; None where all are numbers."""
         done = 0
         for block in self.blocks():
             if (position := nonfinite_element(block, self.dtype)) is not None:
-                return done + position * DTYPE_BITS[self.dtype] // 8 // self.row_bytes
-            done += len(block) // self.row_bytes
+                return done + position
+            done += len(block) * 8 // DTYPE_BITS[self.dtype]
         return None
 
     def copy_to(self, out: int) -> None:
@@ -146,6 +155,14 @@ def nonfinite_element(block: memoryview, dtype: str) -> int | None:
     words, exponent = _EXPONENT_BITS[dtype]
     bad = (np.frombuffer(block, words) & exponent) == exponent
     return int(np.argmax(bad)) if bad.any() else None
+
+
+def first_difference(one: memoryview, other: memoryview) -> int | None:
+    """The first byte at which two blocks of one length differ, or None."""
+    width = np.uint64 if len(one) % 8 == 0 else np.uint8  # numpy compares wide integers eight times faster than bytes
+    if np.array_equal(np.frombuffer(one, width), np.frombuffer(other, width)):
+        return None
+    return int(np.argmax(np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8)))
 
 
 def fingerprint(tensors: Iterable[StoredTensor]) -> str:

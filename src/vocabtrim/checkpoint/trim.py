@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..calibrate.tokenizer import TokenizerFacts, tokenizer_facts
-from ..errors import UnsupportedError
 from ..provenance import atomic_directory, birth_certificate
 from ..vocabulary.dialects import maps_of
 from ..vocabulary.kept import Ids, KeptVocabulary
 from .card import model_card
 from .head_ids import KEPT_FILE, head_ids, prove_tokenizer
 from .layouts import EAGLE3, INDEPENDENT, MTP, Drafter, Head, identify
+from .quantization_config import with_head
 from .read import NESTED, WEIGHT_SUFFIXES, open_checkpoint
 from .stored import StoredTensor, fingerprint
 from .write import PlannedFile, PlannedTensor, prove_files, write_files
@@ -40,7 +40,10 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, eq=False)
 class TrimPlan:
-    """What a trim will do. `files` are written, `copies` (name -> source) copied, `config` becomes config.json."""
+    """What a trim will do. `files` are written, `copies` (name -> source) copied, `config` becomes config.json.
+
+    head_scale_block: (1, inputs) that share a scale in the cut head, where ids shared one before.
+    """
 
     kind: str
     drafter: Path
@@ -50,8 +53,10 @@ class TrimPlan:
     files: tuple[PlannedFile, ...]
     copies: Mapping[str, Path]
     config: Mapping[str, Any]
+    head_rows_before: int
     head_bytes_before: int
     head_bytes_after: int
+    head_scale_block: tuple[int, int] | None = None
 
     @property
     def sources(self) -> list[StoredTensor]:
@@ -105,7 +110,6 @@ def plan_trim(drafter: Path, kept: KeptVocabulary, target: Path | None = None) -
     rows = present.rows_of(kept, drafter)
     heads = {head: cut(head, rows) for head in understood.heads}
     maps = planned_maps(kept, present.width) if understood.kind == EAGLE3 else []
-    main_tensors = [head.main for head in understood.heads]
     return TrimPlan(
         kind=understood.kind,
         drafter=drafter,
@@ -115,8 +119,10 @@ def plan_trim(drafter: Path, kept: KeptVocabulary, target: Path | None = None) -
         files=_place(understood, heads, maps),
         copies=_copies(understood, target),
         config=_config(understood, kept, present.width),
-        head_bytes_before=sum(tensor.nbytes for tensor in main_tensors),
-        head_bytes_after=sum(tensor.row_bytes * kept.size for tensor in main_tensors),
+        head_rows_before=understood.heads[0].rows,
+        head_bytes_before=sum(tensor.nbytes for head in heads for tensor in head.tensors.values()),
+        head_bytes_after=sum(tensor.nbytes for tensors in heads.values() for tensor in tensors),
+        head_scale_block=_scale_block(understood),
     )
 
 
@@ -137,6 +143,8 @@ def apply_trim(plan: TrimPlan, out: Path) -> TrimResult:
             "kept_sha256": plan.kept.hash,
             "head_sha256": head_sha256,
         }
+        if plan.head_scale_block is not None:  # not every dialect of quantization_config can say it of one module
+            config["vocabtrim"]["head_scale_block"] = list(plan.head_scale_block)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(model_card(plan, certificate), encoding="utf-8")
     return TrimResult(out, plan.kind, plan.kept.size, plan.head_bytes_before, plan.head_bytes_after, head_sha256)
@@ -151,30 +159,20 @@ def tokenizer_beside(*folders: Path | None) -> TokenizerFacts | None:
 
 
 def cut(head: Head, rows: Ids) -> list[PlannedTensor]:
-    """Every tensor of a head, cut to `rows` of its first axis: weight and bias, packed weight and scales alike.
+    """Every tensor of a head, cut to `rows` (n,) of it: weight and bias, packed weight and scales alike.
 
-    Raises UnsupportedError where a tensor has no row per id (block-wise scales, packing along the hidden axis).
+    Raises MismatchError for as many rows as the head's format has no words for.
     """
-    full = head.main.rows
-    planned = []
-    for suffix, tensor in head.tensors.items():
-        name = f"{head.name}.{suffix}"
-        if suffix == "weight_shape":  # compressed-tensors keeps the unpacked shape beside a packed weight
-            shape = tensor.array().copy()
-            shape[0] = rows.size
-            planned.append(PlannedTensor(name, tensor.dtype, tensor.shape, data=shape.tobytes()))
-        elif tensor.shape and tensor.shape[0] == full:
-            planned.append(PlannedTensor.take(tensor, rows, name))
-        elif tensor.elements == 1:  # one scale for the whole head
-            planned.append(PlannedTensor.copy(tensor, name))
-        else:
-            raise UnsupportedError(
-                f"head tensor {tensor.name} of {tensor.path} cannot be cut by rows",
-                expected=f"{full} rows, one per id",
-                found=f"{tensor.dtype} {list(tensor.shape)}",
-                remedy="use the drafter with an unquantized head, or one quantized per row",
-            )
-    return planned
+    return head.stored.cut(rows, head.name)
+
+
+def _scale_block(drafter: Drafter) -> tuple[int, int] | None:
+    """(1, inputs) that share a scale in the cut head, where blocks of ids shared one before this trim or an earlier."""
+    if block := drafter.heads[0].stored.scale_block:
+        return 1, block[1]
+    written = drafter.checkpoint.config.get("vocabtrim")
+    told = written.get("head_scale_block") if isinstance(written, dict) else None
+    return (told[0], told[1]) if isinstance(told, list) and len(told) == 2 else None
 
 
 def planned_maps(kept: KeptVocabulary, width: int) -> list[PlannedTensor]:
@@ -240,4 +238,15 @@ def _config(drafter: Drafter, kept: KeptVocabulary, width: int) -> dict[str, Any
     for nested in NESTED:
         if isinstance(config.get(nested), dict) and config[nested].get("tie_word_embeddings"):
             config[nested] = {**config[nested], "tie_word_embeddings": False}
+    matrices = sorted({name.rpartition(".")[0] for name in drafter.body if _is_projection(drafter, name)})
+    for head in drafter.heads:
+        stays = head.owner is drafter.checkpoint and head.source == head.name
+        if not stays or head.stored.scale_block is not None:
+            config = with_head(config, head.stored, head.name, owner=head.owner, source=head.source, body=matrices)
     return config
+
+
+def _is_projection(drafter: Drafter, name: str) -> bool:
+    """A matrix that is no embedding: what engines quantize where nothing tells them not to."""
+    embeds = name.rpartition(".")[0] in drafter.embeddings
+    return len(drafter.checkpoint.tensors[name].shape) == 2 and not embeds

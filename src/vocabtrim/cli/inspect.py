@@ -32,6 +32,8 @@ def inspect(
         print_json(found.as_dict())
         return
     head = f"{found.head_rows:,} x {found.hidden:,} {'+'.join(found.head_dtypes)}"
+    if found.head_format != "unquantized":
+        head += f", {found.head_format}"
     rows = [
         ("kind", found.kind),
         ("head", f"{found.heads} x {head}" if found.heads > 1 else head),

@@ -185,7 +185,7 @@ def _print_plan(plan: TrimPlan) -> None:
         (tensor.name, _shape(tensor.source.shape), _shape(tensor.shape), tensor.dtype, size(tensor.nbytes))
         for file in plan.files
         for tensor in file.tensors
-        if tensor.source is not None and tensor.rows is not None
+        if tensor.source is not None and tensor.pick is not None
     ]
     print_table(f"{plan.kind}: what is cut", ["tensor", "before", "after", "dtype", "bytes after"], rows)
     print(f"{size(plan.out_bytes)} to write in {len(plan.files)} files; all other tensors are copied.")

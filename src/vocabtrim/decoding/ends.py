@@ -15,7 +15,7 @@ import torch
 from ..checkpoint.layouts import Head as StoredHead
 from ..checkpoint.layouts import embedding_of, head_of
 from ..checkpoint.read import Checkpoint
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UnsupportedError
 from .causal_lm import open_config
 from .head import Head
 from .stored_weights import load_weight
@@ -134,6 +134,13 @@ class FolderEnds:
 
     def head(self) -> Head:
         stored = StoredHead(self.checkpoint, head_of(self.checkpoint)[0], "lm_head")
+        if stored.stored.quantized:
+            raise UnsupportedError(
+                f"head {stored.source} of {self.checkpoint.folder} is quantized",
+                expected="weight and bias alone",
+                found=stored.stored.format,
+                remedy="load the whole target instead, or use an unquantized one",
+            )
         bias = stored.tensors.get("bias")
         return Head(
             self._weight(stored.main.name)[: self.vocab],

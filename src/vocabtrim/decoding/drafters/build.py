@@ -96,7 +96,7 @@ def medusa(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None)
         )
     blocks = []
     for head in found.heads:
-        _prove_features(found, on, on.hidden_size, head.main.shape[-1])
+        _prove_features(found, on, on.hidden_size, head.stored.hidden or head.main.shape[-1])
         prefix, _, layers = head.source.rpartition(".")
         with torch.device("meta"):
             block = MedusaBlocks(on.hidden_size, int(layers))
@@ -184,7 +184,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, StoredTensor], found: layouts
 
 def _head(head: layouts.Head, ids: Ids | None, on: Ends) -> Head:
     """A stored head; rows in ascending order of their ids, whatever order the file has."""
-    if set(head.tensors) - {"weight", "bias"}:
+    if head.stored.quantized:
         raise UnsupportedError(
             f"head {head.source} of {head.owner.folder} is quantized",
             expected="weight and bias alone",
