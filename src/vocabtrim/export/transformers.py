@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checkpoint.layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA, MTP
 from ..checkpoint.read import open_checkpoint
-from ..checkpoint.trim import cut_head
+from ..checkpoint.trim import cut
 from ..checkpoint.write import PlannedTensor
 from ..vocabulary.kept import Ids
 from .causal_lm_folder import causal_lm, write_causal_lm
@@ -64,7 +64,7 @@ def write_assistant(source: Source, folder: Path) -> None:
     """What AutoModelForCausalLM loads. Raises UnsupportedError for a model that it could not load so."""
     model = causal_lm(source)
     ids = source.kept.ids.astype("<i8")
-    head = cut_head(model.head, source.rows)
+    head = cut(model.head, source.rows)
     head.append(PlannedTensor(f"{model.head_name}.kept_ids", "I64", ids.shape, data=ids.tobytes()))
     config = model.config | {
         "architectures": ["TrimmedForCausalLM"],
