@@ -103,7 +103,7 @@ def plan_trim(drafter: Path, kept: KeptVocabulary, target: Path | None = None) -
         if owner is not None and owner.setting("vocab_size") is not None:
             prove_tokenizer(kept, owner.setting("vocab_size"), owner, tokenizer)
     rows = present.rows_of(kept, drafter)
-    heads = {head: _cut(head, rows) for head in understood.heads}
+    heads = {head: cut(head, rows) for head in understood.heads}
     maps = _maps(kept, present.width) if understood.kind == EAGLE3 else []
     main_tensors = [head.main for head in understood.heads]
     return TrimPlan(
@@ -150,7 +150,7 @@ def tokenizer_beside(*folders: Path | None) -> TokenizerFacts | None:
     return None
 
 
-def _cut(head: Head, rows: Ids) -> list[PlannedTensor]:
+def cut(head: Head, rows: Ids) -> list[PlannedTensor]:
     """Every tensor of a head, cut to `rows` of its first axis: weight and bias, packed weight and scales alike.
 
     Raises UnsupportedError where a tensor has no row per id (block-wise scales, packing along the hidden axis).

@@ -7,7 +7,7 @@ from importlib import import_module
 from ..errors import InputError
 from .engine import Engine
 
-ENGINES = {"sglang": "sglang"}  # name -> module
+ENGINES = {"sglang": "sglang", "vllm": "vllm", "vllm-plugin": "vllm_plugin"}  # name -> module
 
 
 def engine_named(name: str) -> Engine:

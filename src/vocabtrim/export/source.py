@@ -59,7 +59,10 @@ def open_source(drafter: str | Path, target: str | Path | None = None) -> Source
         if problem.rule != "map.unsorted":  # rows are looked up by id
             raise CheckpointError(problem.message, remedy=problem.remedy)
     present = head_ids(understood)
-    if present.ids is None:
+    ids = present.ids
+    if ids is None and (folder / KEPT_FILE).exists():  # cut to every id there is
+        ids = np.arange(present.width)
+    if ids is None:
         raise UnsupportedError(
             f"the head of {folder} is not trimmed",
             expected="fewer rows than the target has ids",
@@ -67,8 +70,8 @@ def open_source(drafter: str | Path, target: str | Path | None = None) -> Source
             remedy="trim it first: vocabtrim trim",
         )
     tokenizer = tokenizer_beside(None if opened is None else opened.folder, folder)
-    kept = _kept(folder, present.ids, present.width, tokenizer)
-    return Source(understood, kept, np.argsort(present.ids), present.width, opened, tokenizer)
+    kept = _kept(folder, ids, present.width, tokenizer)
+    return Source(understood, kept, np.argsort(ids), present.width, opened, tokenizer)
 
 
 def _kept(folder: Path, ids: np.ndarray, width: int, tokenizer: TokenizerFacts | None) -> KeptVocabulary:
