@@ -27,7 +27,8 @@ def environment(scratch: Path) -> dict[str, str]:
     (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
     paths = os.pathsep.join([str(ROOT / "src"), str(scratch / "site")])
     told = {"PYTHONPATH": paths, "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
-    return {**os.environ, **told}
+    threads = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return {**os.environ, **told, **threads}
 
 
 def entry_point() -> tuple[str, str, str]:

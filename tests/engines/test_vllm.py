@@ -5,9 +5,18 @@ How to make the environment, and the variable that names it: test_drafter_semant
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from http.client import HTTPConnection
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -83,7 +92,8 @@ def answers(
     root, target = tmp_path_factory.mktemp("vllm"), member("target")
     runs: dict[str, Any] = {"target": None}
     for name, method in METHODS.items():
-        runs[f"{name}, untrimmed"] = {"method": method, "model": str(member(name)), "num_speculative_tokens": LENGTH}
+        whole = medusa_for_vllm(root / "medusa") if name == "medusa" else member(name)
+        runs[f"{name}, untrimmed"] = {"method": method, "model": str(whole), "num_speculative_tokens": LENGTH}
     for name, (kind, engine) in SERVED.items():
         for size in (KEPT, tokenizer_facts(target).vocab_size):
             written = export(trimmed(kind, size), engine, out=root / f"{name}-{size}", target=target)
@@ -95,6 +105,17 @@ def answers(
         python, {name: (target, config) for name, config in runs.items()}, prompts, NEW_TOKENS, root / "run"
     )
     return told
+
+
+def medusa_for_vllm(out: Path) -> Path:
+    """The untrimmed heads with the entries that vLLM needs and published configs lack."""
+    shutil.copytree(member("medusa"), out)
+    config = json.loads((out / "config.json").read_text())
+    target = json.loads((member("target") / "config.json").read_text())
+    config |= {"model_type": "medusa", "medusa_fc_bias": True}
+    config |= {name: target[name] for name in ("hidden_size", "vocab_size")}
+    (out / "config.json").write_text(json.dumps(config))
+    return out
 
 
 @pytest.mark.parametrize("size", ["some", "all"])
@@ -147,6 +168,61 @@ def test_ids_come_out_the_same_by_a_wide_row_of_scores(name: str, answers: dict[
 def test_a_folder_that_was_not_exported_is_refused_by_the_engine(answers: dict[str, Any]) -> None:
     """vLLM takes every safetensors file of a folder for weights; this is why an export leaves kept.safetensors out."""
     assert "kept_ids" in answers["eagle3, not exported"]["error"]
+
+
+def test_the_printed_command_serves(
+    python: str, answers: dict[str, Any], prompts: list[list[int]], trimmed: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    """As a server in processes of its own, asked over HTTP; acceptance is where the export says."""
+    target = member("target")
+    written = export(trimmed("independent", KEPT), "vllm-plugin", out=tmp_path / "out", target=target)
+    command = shlex.split(written.serving.command)
+    command[0] = str(Path(python).with_name("vllm"))
+    host, port = str(ipaddress.IPv4Address(0x7F000001)), free_port()  # this machine
+    command += ["--host", host, "--port", str(port), "--dtype", "float32", "--max-model-len", "512"]
+    told = vllm_runs.environment(tmp_path) | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen([*command, "--enforce-eager"], env=told, stdout=log, stderr=log)
+        try:
+            wait_for(server, host, port, tmp_path / "log")
+            asked = {"model": str(target), "prompt": prompts[0], "max_tokens": NEW_TOKENS, "temperature": 0}
+            asked |= {"ignore_eos": True, "return_token_ids": True}
+            answer = json.loads(http(host, port, "POST", "/v1/completions", json.dumps(asked)))
+            metrics = http(host, port, "GET", "/metrics")
+        finally:
+            server.terminate()
+            server.wait(60)
+    assert answer["choices"][0]["token_ids"] == answers["target"]["tokens"][0]
+    for name in ("num_accepted_tokens_total", "num_drafts_total", "num_accepted_tokens_per_pos_total"):
+        assert f"vllm:spec_decode_{name}" in written.serving.acceptance
+        [*_, value] = re.findall(rf"^vllm:spec_decode_{name}{{.*}} ([\d.]+)", metrics, re.MULTILINE)
+        assert float(value) > 0 or name == "num_accepted_tokens_per_pos_total"
+
+
+def free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("", 0))
+        return int(asked.getsockname()[1])
+
+
+def wait_for(server: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
+    for _ in range(600):
+        assert server.poll() is None, log.read_text()[-3000:]
+        try:
+            http(host, port, "GET", "/health")
+            return
+        except OSError:
+            time.sleep(1)
+    pytest.fail(log.read_text()[-3000:])
+
+
+def http(host: str, port: int, method: str, path: str, body: str | None = None) -> str:
+    connection = HTTPConnection(host, port, timeout=300)
+    connection.request(method, path, body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    assert answer.status == 200, text
+    return text
 
 
 LLAMA = replace(TINY, layers=2, vocab=512, head_rows=512, head_dim=32, dtype="float32")

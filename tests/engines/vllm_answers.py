@@ -4,7 +4,8 @@
 
 JOB: `prompts` (lists of ids), `new_tokens`, `dtype`, `max_model_len`, `repeat`, and `runs`: a list of `name`, `target`,
 and `speculative`, its speculative_config, null for the target alone. ANSWER: name -> `tokens` by prompt, `drafts`,
-`accepted`, `by_depth`, the engine's own counters, and `seconds` of each repeat; or `error`, what the engine raised.
+`accepted`, `by_depth`, the engine's own counters, `seconds` and `processor_seconds` of each repeat; or `error`, what
+the engine raised.
 """
 
 from __future__ import annotations
@@ -50,11 +51,12 @@ def answered(job: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     )
     params = SamplingParams(temperature=0.0, max_tokens=job["new_tokens"], ignore_eos=True, detokenize=False)
     prompts = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
-    before, seconds = counters(llm), []
+    before, seconds, processor_seconds = counters(llm), [], []
     for _ in range(job["repeat"]):
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         done = llm.generate(prompts, params, use_tqdm=False)
         seconds.append(time.perf_counter() - start)
+        processor_seconds.append(time.process_time() - worked)
     counted = {name: value - before.get(name, 0) for name, value in counters(llm).items()}
     tokens = [list(answer.outputs[0].token_ids) for answer in done]
     depths = sorted((name for name in counted if name.startswith("depth ")), key=lambda name: int(name[6:]))
@@ -64,6 +66,7 @@ def answered(job: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
         "accepted": counted.get("vllm:spec_decode_num_accepted_tokens", 0),
         "by_depth": [counted[name] for name in depths],
         "seconds": seconds,
+        "processor_seconds": processor_seconds,
     }
 
 

@@ -157,4 +157,4 @@ class VocabtrimMedusaModel(Medusa):
         if self.token_map is not None:  # vLLM leaves it where it was read
             device = next(self.parameters()).device
             self.token_map = nn.Parameter(self.token_map.to(device), requires_grad=False)
-        return loaded
+        return loaded | {"token_map"}  # which vLLM's class does not count among them, and its loader asks for
