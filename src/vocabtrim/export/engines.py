@@ -10,6 +10,8 @@ from .engine import Engine
 
 # name -> module
 ENGINES = {
+    "vllm": "vllm",
+    "vllm-plugin": "vllm_plugin",
     "sglang": "sglang",
     "tensorrt-llm": "tensorrt_llm",
     "speculators": "speculators",

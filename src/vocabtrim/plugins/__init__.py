@@ -1,0 +1,1 @@
+"""What engines load from an installed vocabtrim to serve trimmed drafters that they could not serve by themselves."""
