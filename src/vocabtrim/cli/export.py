@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def export(
     drafter: Annotated[Path, typer.Argument(help="A trimmed drafter's folder.")],
     *,
-    engine: Annotated[str, typer.Option(help="sglang")],
+    engine: Annotated[str, typer.Option(help="sglang, llama-cpp")],
     out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
     target: Annotated[str | None, typer.Option(help="The target it drafts for: local folder or hub id.")] = None,
     engine_version: Annotated[

@@ -7,7 +7,7 @@ from importlib import import_module
 from ..errors import InputError
 from .engine import Engine
 
-ENGINES = {"sglang": "sglang"}  # name -> module
+ENGINES = {"sglang": "sglang", "llama-cpp": "llama_cpp"}  # name -> module
 
 
 def engine_named(name: str) -> Engine:
