@@ -1,6 +1,7 @@
 """llama.cpp as the tests and the bench drive it: its converter, its tools, and its server behind a socket.
 
-VOCABTRIM_LLAMA_CPP names the folder of its sources, built in `build/` (docs/engines/llama-cpp.md says how).
+VOCABTRIM_LLAMA_CPP names the folder of its sources, built in `build/`, VOCABTRIM_LLAMA_CPP_PYTHON the Python of an
+environment that its converter runs in; docs/engines/llama-cpp.md says how to make both.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-VARIABLE = "VOCABTRIM_LLAMA_CPP"
+VARIABLE, PYTHON = "VOCABTRIM_LLAMA_CPP", "VOCABTRIM_LLAMA_CPP_PYTHON"
 DRAFT = ("--spec-type", "draft-eagle3", "--spec-draft-n-max")
 EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")  # caches that round nothing
 EXACT_DRAFT = ("-ctkd", "f32", "-ctvd", "f32")
 
 
 def convert(engine: Path, folder: Path, out: Path, *arguments: object, rule: str = "qwen2") -> Path:
-    """A Hugging Face folder by the engine's own converter, under this python."""
+    """A Hugging Face folder by the engine's own converter."""
     script = Path(__file__).with_name("engines") / "llama_convert.py"
-    run([sys.executable, script, engine, rule, folder, "--outfile", out, *arguments])
+    run([os.environ[PYTHON], script, engine, rule, folder, "--outfile", out, *arguments])
     return out
 
 
@@ -123,6 +123,6 @@ class _ThroughFile(http.client.HTTPConnection):
 
 
 def engine_folder() -> Path | None:
-    """Where the engine is, or None where the variable names none."""
+    """Where the engine is, or None where the two variables do not name it and its python."""
     told = os.environ.get(VARIABLE)
-    return Path(told) if told else None
+    return Path(told) if told and os.environ.get(PYTHON) else None

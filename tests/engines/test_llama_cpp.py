@@ -1,7 +1,7 @@
 """Trimmed EAGLE-3 drafters in llama.cpp itself: its converter writes the same file, its server drafts with ours.
 
-VOCABTRIM_LLAMA_CPP names the engine's folder; the tests are skipped where it is not set. How to build it is told in
-docs/engines/llama-cpp.md. Shown with the engine that llama-cpp-python 0.3.36 carries.
+VOCABTRIM_LLAMA_CPP names the engine's folder, VOCABTRIM_LLAMA_CPP_PYTHON its python; the tests are skipped where they
+are not set. How to build it is told in docs/engines/llama-cpp.md. Shown with the engine that llama-cpp-python 0.3.36 carries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import vocabtrim as vt
 from drafter_files import widen
-from llama_engine import EXACT, EXACT_DRAFT, VARIABLE, Answer, Server, convert, engine_folder, tool
+from llama_engine import EXACT, EXACT_DRAFT, PYTHON, VARIABLE, Answer, Server, convert, engine_folder, tool
 from tiny_tokenizer import train
 from vocabtrim.calibrate.tokenizer import load_tokenizer, tokenizer_facts
 from vocabtrim.decoding.text import TargetText
@@ -41,7 +41,7 @@ EIGHTH = 2048
 def engine() -> Path:
     folder = engine_folder()
     if folder is None:
-        pytest.skip(f"{VARIABLE} names no folder with llama.cpp's sources and its build")
+        pytest.skip(f"{VARIABLE} and {PYTHON} name no built llama.cpp and its python")
     return folder
 
 
@@ -198,11 +198,11 @@ def test_the_split_rule_named_to_the_converter_is_the_tokenizers(family: Family)
 # Converted by the engine
 
 
-def test_its_converter_writes_the_same_file(family: Family, tmp_path: Path) -> None:
+def test_its_converter_writes_the_same_file(engine: Path, tmp_path: Path) -> None:
     """The drafter as it is published, in bfloat16."""
     cut = vt.trim(member("eagle3"), eighth(), target=member("target"), out=tmp_path / "cut").out
     ours = export(cut, "llama-cpp", target=member("target"), out=tmp_path / "ours").out / FILE
-    theirs = convert(family.engine, cut, tmp_path / "theirs.gguf", "--target-model-dir", member("target"))
+    theirs = convert(engine, cut, tmp_path / "theirs.gguf", "--target-model-dir", member("target"))
     assert the_same_but_for(ours, theirs) == {"tokenizer.ggml.pre"}
 
 

@@ -88,9 +88,7 @@ def read_manifest(file: Path) -> tuple[dict[str, Any], list[Exported]]:
             inside = all(".." not in Path(name).parts and not Path(name).is_absolute() for name in part.files)
             if part.engine not in ENGINES or not inside or ".." in Path(part.folder).parts:
                 raise ValueError(f"engine {part.engine}")
-        return {
-            name: told[name] for name in ("kind", "kept_size", "target_vocab", "kept_hash", "tokenizer_hash")
-        }, parts
+        return {name: told[name] for name in ("kind", "kept_size", "target_vocab", "kept_hash", "tokenizer_hash")}, parts
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} is no manifest of an export", found=error, remedy=_AGAIN) from error
 
