@@ -26,9 +26,17 @@ EXACT_DRAFT = ("-ctkd", "f32", "-ctvd", "f32")
 
 def convert(engine: Path, folder: Path, out: Path, *arguments: object, rule: str = "qwen2") -> Path:
     """A Hugging Face folder by the engine's own converter."""
-    script = Path(__file__).with_name("engines") / "llama_convert.py"
-    run([os.environ[PYTHON], script, engine, rule, folder, "--outfile", out, *arguments])
+    convert_all(engine, [[rule, folder, "--outfile", out, *arguments]])
     return out
+
+
+def convert_all(engine: Path, jobs: list[list[object]]) -> None:
+    """Several in one process, which takes longer to begin than to convert."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump([list(map(str, job)) for job in jobs], file)
+        file.flush()
+        script = Path(__file__).with_name("engines") / "llama_convert.py"
+        run([os.environ[PYTHON], script, engine, file.name])
 
 
 def tool(engine: Path, name: str, *arguments: object) -> str:
@@ -36,8 +44,9 @@ def tool(engine: Path, name: str, *arguments: object) -> str:
     return run([engine / "build" / "bin" / name, *arguments])
 
 
-def run(command: list[object]) -> str:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+def run(command: list[object], **variables: str) -> str:
+    environment = os.environ | variables
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

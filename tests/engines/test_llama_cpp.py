@@ -1,11 +1,13 @@
 """Trimmed EAGLE-3 drafters in llama.cpp itself: its converter writes the same file, its server drafts with ours.
 
 VOCABTRIM_LLAMA_CPP names the engine's folder, VOCABTRIM_LLAMA_CPP_PYTHON its python; the tests are skipped where they
-are not set. How to build it is told in docs/engines/llama-cpp.md. Shown with the engine that llama-cpp-python 0.3.36 carries.
+are not set. How to build it is told in docs/engines/llama-cpp.md. Shown with the engine of llama-cpp-python 0.3.36.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from dataclasses import replace
 from itertools import takewhile
@@ -19,7 +21,19 @@ from safetensors.torch import load_file, save_file
 
 import vocabtrim as vt
 from drafter_files import widen
-from llama_engine import EXACT, EXACT_DRAFT, PYTHON, VARIABLE, Answer, Server, convert, engine_folder, tool
+from llama_engine import (
+    EXACT,
+    EXACT_DRAFT,
+    PYTHON,
+    VARIABLE,
+    Answer,
+    Server,
+    convert,
+    convert_all,
+    engine_folder,
+    run,
+    tool,
+)
 from tiny_tokenizer import train
 from vocabtrim.calibrate.tokenizer import load_tokenizer, tokenizer_facts
 from vocabtrim.decoding.text import TargetText
@@ -195,6 +209,39 @@ def test_the_split_rule_named_to_the_converter_is_the_tokenizers(family: Family)
             assert server.tokenize(text) == tokenizer.encode(text, add_special_tokens=False).ids, text
 
 
+# From Python
+
+
+def test_an_independent_drafter_drafts_from_python(family: Family, tmp_path: Path) -> None:
+    """An eighth of its head: each draft is ours, and the answers are the target's own. Prompts hold ids that the head
+    has no row for, so the drafter must have read them by their embeddings."""
+    folder = as_float32(member("independent"), tmp_path / "independent")
+    cut = vt.trim(folder, eighth(), target=family.target_folder, out=tmp_path / "cut").out
+    whole = convert(family.engine, folder, tmp_path / "whole.gguf", "--outtype", "f32")
+    kept = set(KeptVocabulary.load(cut / "kept.safetensors").ids.tolist())
+    assert any(token not in kept for prompt, _ in family.answers for token in prompt)
+    prompts = [prompt for prompt, _ in family.answers]
+    asked = {"prompts": prompts, "new_tokens": NEW_TOKENS, "length": LENGTH}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    script = Path(__file__).with_name("llama_trimmed_lm.py")
+    files = (family.gguf, whole, cut / "kept.safetensors", tmp_path / "asked.json", tmp_path / "answer.json")
+    run([os.environ[PYTHON], script, *files], LLAMA_CPP_LIB_PATH=str(family.engine / "build" / "bin"))
+    drafter = vt.load_drafter(cut, family.target, plan=vt.Chain(LENGTH))
+    accepted = 0
+    for (prompt, output), told in zip(family.answers, json.loads((tmp_path / "answer.json").read_text()), strict=True):
+        assert told["plain"] == told["drafted"] == output
+        emitted = 1
+        for proposal in told["proposals"]:
+            context = prompt + output[:emitted]
+            drafter.begin(context, 512, None)
+            assert proposal == drafter.propose(LENGTH, None).tree.tokens[1:].tolist()
+            pairs = zip(proposal, output[emitted:], strict=False)
+            survived = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+            emitted, accepted = emitted + survived + 1, accepted + survived
+        assert emitted >= NEW_TOKENS
+    assert accepted > PROMPTS * NEW_TOKENS / 4
+
+
 # Converted by the engine
 
 
@@ -221,18 +268,21 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, tuple[int, .
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_its_converter_writes_the_same_of_every_variant(engine: Path, name: str, tmp_path: Path) -> None:
+def test_its_converter_writes_the_same_of_every_variant(engine: Path, tmp_path: Path) -> None:
     """Random drafters of what llama.cpp computes, and a target with padded rows."""
-    config, how, extra = VARIANTS[name]
     shape = replace(TINY, layers=8, vocab=408, head_rows=416, bos=402, eos=(403,))
     target = shapes.write_target(tmp_path / "target", shape, seed=1, tokenizer=train(tmp_path / "tokenizer"))
-    folder = shapes.write_eagle3(tmp_path / "drafter", shape, seed=4, draft_vocab=200, **how)
-    widen(folder, config, extra)
-    ours = export(folder, "llama-cpp", target=target, out=tmp_path / "ours").out / FILE
-    arguments = ("--target-model-dir", target, "--outtype", "f32")
-    theirs = convert(engine, folder, tmp_path / "theirs.gguf", *arguments, rule="gpt-2")
-    assert the_same_but_for(ours, theirs) == {"tokenizer.ggml.pre"}
+    jobs: list[list[object]] = []
+    for name, (config, how, extra) in VARIANTS.items():
+        folder = shapes.write_eagle3(tmp_path / name, shape, seed=4, draft_vocab=200, **how)
+        widen(folder, config, extra)
+        export(folder, "llama-cpp", target=target, out=tmp_path / f"{name}, ours")
+        theirs = tmp_path / f"{name}.gguf"
+        jobs.append(["gpt-2", folder, "--outfile", theirs, "--target-model-dir", target, "--outtype", "f32"])
+    convert_all(engine, jobs)
+    for name in VARIANTS:
+        differ = the_same_but_for(tmp_path / f"{name}, ours" / FILE, tmp_path / f"{name}.gguf")
+        assert differ == {"tokenizer.ggml.pre"}, name
 
 
 def the_same_but_for(ours: Path, theirs: Path) -> set[str]:

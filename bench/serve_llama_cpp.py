@@ -3,7 +3,7 @@
 Physics: a draft step reads the drafter's layer and its head, and fills a row as wide as the target's vocabulary with
 -inf, into which the kept scores are scattered. What a cut saves is the head's bytes; that row stays.
 
-    python bench/llama_cpp.py [--models random|family] [--length 4] [--prompts 6] [--tokens 96]
+    python bench/serve_llama_cpp.py [--models random|family] [--length 4] [--prompts 6] [--tokens 96]
 
 random: a small Llama with Llama 3's 128,256 ids and a drafter of random weights, of whose drafts the target accepts
 none: what is seen is what drafting costs. family: the built-in models, 16,384 ids, whose drafts are accepted. All
@@ -147,7 +147,7 @@ def main() -> None:
         }
         print(f"{name:16} {result[name]}")
     how = {"models": arguments.models, "length": arguments.length, "prompts": len(models.prompts)}
-    print(json.dumps({"bench": "llama_cpp"} | how | {"ways": result} | certificate(0, ("torch", "gguf"))))
+    print(json.dumps({"bench": "serve_llama_cpp"} | how | {"ways": result} | certificate(0, ("torch", "gguf"))))
 
 
 if __name__ == "__main__":
