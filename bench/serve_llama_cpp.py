@@ -1,4 +1,4 @@
-"""Tokens per second of llama.cpp's server with an EAGLE-3 drafter, full head and trimmed ones.
+"""Tokens per second of llama.cpp with an EAGLE-3 drafter, full head and trimmed ones.
 
 Physics: a draft step reads the drafter's layer and its head, and fills a row as wide as the target's vocabulary with
 -inf, into which the kept scores are scattered. What a cut saves is the head's bytes; that row stays.
@@ -6,10 +6,11 @@ Physics: a draft step reads the drafter's layer and its head, and fills a row as
     python bench/serve_llama_cpp.py [--models random|family] [--length 4] [--prompts 6] [--tokens 96]
 
 random: a small Llama with Llama 3's 128,256 ids and a drafter of random weights, of whose drafts the target accepts
-none: what is seen is what drafting costs. family: the built-in models, 16,384 ids, whose drafts are accepted. All
-servers run at once and are asked in turn, A B A B; an idle one computes nothing. Medians over prompts, by the engine's
-own clock. VOCABTRIM_LLAMA_CPP and VOCABTRIM_LLAMA_CPP_PYTHON name the engine (docs/engines/llama-cpp.md), VOCABTRIM_DATA the
-real material, for Llama 3's tokenizer.
+none: what is seen is what drafting costs. family: the built-in models, 16,384 ids, whose drafts are accepted. The ways
+take turns prompt by prompt, A B A B; medians over prompts, by the engine's own clock. Its program is
+llama-speculative-simple. VOCABTRIM_LLAMA_CPP and
+VOCABTRIM_LLAMA_CPP_PYTHON name the engine (docs/engines/llama-cpp.md), VOCABTRIM_DATA the real material, for Llama 3's
+tokenizer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import json
 import os
 import statistics
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,7 @@ import numpy as np
 
 import vocabtrim as vt
 from machine import certificate
-from vocabtrim.calibrate.tokenizer import tokenizer_facts
+from vocabtrim.calibrate.tokenizer import load_tokenizer, tokenizer_facts
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.export.export import export
 from vocabtrim.export.llama_cpp import FILE
@@ -39,7 +39,7 @@ from vocabtrim.testbed.shapes import ModelShape
 from vocabtrim.vocabulary.kept import KeptVocabulary
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-from llama_engine import Answer, Server, convert, engine_folder
+from llama_engine import Drafted, convert, engine_folder, speculate
 
 VOCAB, SIZES = 128_256, (32_000, 16_000, 8_000)
 TARGET = ModelShape(
@@ -49,11 +49,11 @@ TARGET = ModelShape(
 
 @dataclass(frozen=True)
 class Models:
-    """target: GGUF. drafters: name -> GGUF. prompts: ids."""
+    """target: GGUF. drafters: name -> GGUF."""
 
     target: Path
     drafters: dict[str, Path]
-    prompts: list[list[int]]
+    prompts: list[str]
 
 
 def random_models(folder: Path, engine: Path, prompts: int) -> Models:
@@ -63,8 +63,8 @@ def random_models(folder: Path, engine: Path, prompts: int) -> Models:
     drafter = shapes.write_eagle3(
         folder / "drafter", TARGET, seed=4, draft_vocab=VOCAB, kept_ids=np.arange(VOCAB), maps=False
     )
-    kept = {size: shapes.draw_ids(TARGET, size, seed=2) for size in SIZES}
-    drawn = np.random.default_rng(0).integers(0, 100_000, (prompts, 64)).tolist()
+    kept, words = {size: shapes.draw_ids(TARGET, size, seed=2) for size in SIZES}, load_tokenizer(tokenizer)
+    drawn = [words.decode(ids.tolist()) for ids in np.random.default_rng(0).integers(0, 100_000, (prompts, 64))]
     return _converted(folder, engine, target=target, drafter=drafter, kept=kept, prompts=drawn, rule="llama-bpe")
 
 
@@ -78,7 +78,11 @@ def family_models(folder: Path, engine: Path, prompts: int) -> Models:
         assert chosen is not None
         kept[size] = chosen.ids
     words = TargetText(target)
-    asked = [words.conversation(prompt.messages)[:512] for prompt in chosen_prompts(prompts)]
+    tokenizer = load_tokenizer(target)
+    asked = [
+        tokenizer.decode(words.conversation(prompt.messages), skip_special_tokens=False)
+        for prompt in chosen_prompts(prompts)
+    ]
     return _converted(folder, engine, target=target, drafter=drafter, kept=kept, prompts=asked, rule="qwen2")
 
 
@@ -89,7 +93,7 @@ def _converted(
     target: Path,
     drafter: Path,
     kept: dict[int, np.ndarray],
-    prompts: list[list[int]],
+    prompts: list[str],
     rule: str,
 ) -> Models:
     facts = tokenizer_facts(target)
@@ -103,19 +107,17 @@ def _converted(
     return Models(convert(engine, target, folder / "target.gguf", rule=rule), drafters, prompts)
 
 
-def measure(engine: Path, models: Models, length: int, tokens: int, threads: int) -> dict[str, list[Answer]]:
-    """name -> an answer for each prompt, all asked of each prompt in turn."""
-    with ExitStack() as stack:
-        servers = {
-            name: stack.enter_context(Server(engine, models.target, "-t", threads, drafter=drafter, length=length))
-            for name, drafter in {"no drafter": None, **models.drafters}.items()
-        }
-        answers: dict[str, list[Answer]] = {name: [] for name in servers}
-        for server in servers.values():
-            server.complete(models.prompts[0], 8)  # warms up
-        for prompt in models.prompts:
-            for name, server in servers.items():
-                answers[name].append(server.complete(prompt, tokens))
+def measure(engine: Path, models: Models, length: int, tokens: int, threads: int) -> dict[str, list[Drafted]]:
+    """name -> an answer for each prompt, every way asked of each prompt in turn."""
+
+    def ask(drafter: Path, prompt: str) -> Drafted:
+        how = ("-t", threads, "-td", threads, "-c", 2048)
+        return speculate(engine, models.target, drafter, prompt, tokens, *how, length=length)
+
+    answers: dict[str, list[Drafted]] = {name: [] for name in models.drafters}
+    for prompt in models.prompts:
+        for name, drafter in models.drafters.items():
+            answers[name].append(ask(drafter, prompt))
     return answers
 
 
@@ -134,7 +136,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         models = make(Path(folder), engine, arguments.prompts)
         answers = measure(engine, models, arguments.length, arguments.tokens, arguments.threads)
-    speeds = {name: [len(one.tokens) / one.seconds for one in told] for name, told in answers.items()}
+    speeds = {name: [one.emitted / one.seconds for one in told] for name, told in answers.items()}
     result = {}
     for name, told in answers.items():
         drafted, accepted = sum(one.drafted for one in told), sum(one.accepted for one in told)

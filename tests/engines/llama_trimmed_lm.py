@@ -4,8 +4,8 @@
 
 DRAFTER.gguf is the whole drafter, converted by the engine, of any type. `cut` keeps the head's rows of the kept ids and
 leaves the tokenizer out, so that the engine takes the rows' number for its vocabulary; what is drafted behind is
-handed in as embeddings, for every id has one. ASKED: `prompts`, `new_tokens`, `length`. ANSWER: `plain` and `drafted`,
-what the target writes without and with the drafter, and `proposals`, each draft in turn.
+handed in as embeddings, for every id has one. ASKED: `prompts`, `new_tokens`, `length`. ANSWER: for each prompt the
+`output`, ids, and `proposals`, each draft in turn.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ import llama_cpp as engine
 import numpy as np
 import numpy.typing as npt
 from llama_cpp.llama_speculative import LlamaDraftModel
+from llama_plain import CONTEXT, answer, open_model
 from safetensors.numpy import load_file
-
-CONTEXT = 1024
 
 
 def cut(whole: Path, kept_ids: npt.NDArray[np.int64], out: Path) -> npt.NDArray[np.float32]:
@@ -94,19 +93,6 @@ class TrimmedDrafter(LlamaDraftModel):
         return int(self.kept_ids[scores.argmax()])
 
 
-def answer(target: Path, drafter: TrimmedDrafter | None, prompt: list[int], new_tokens: int) -> list[int]:
-    """The greedy answer, by the library's own loop."""
-    how = {"type_k": engine.GGML_TYPE_F32, "type_v": engine.GGML_TYPE_F32, "verbose": False}
-    model = engine.Llama(str(target), n_ctx=CONTEXT, draft_model=drafter, **how)
-    tokens = []
-    for token in model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0):
-        tokens.append(int(token))
-        if len(tokens) == new_tokens:
-            break
-    model.close()
-    return tokens
-
-
 def main(target: Path, whole: Path, kept: Path, asked: Path, out: Path) -> None:
     request = json.loads(asked.read_text())
     kept_ids = load_file(kept)["kept_ids"]
@@ -114,9 +100,9 @@ def main(target: Path, whole: Path, kept: Path, asked: Path, out: Path) -> None:
     told = []
     for prompt in request["prompts"]:
         drafter = TrimmedDrafter(out.with_suffix(".gguf"), embedding, kept_ids, request["length"])
-        plain = answer(target, None, prompt, request["new_tokens"])
-        drafted = answer(target, drafter, prompt, request["new_tokens"])
-        told.append({"plain": plain, "drafted": drafted, "proposals": drafter.proposals})
+        model = open_model(target, draft_model=drafter)
+        told.append({"output": answer(model, prompt, request["new_tokens"]), "proposals": drafter.proposals})
+        model.close()
     out.write_text(json.dumps(told))
 
 

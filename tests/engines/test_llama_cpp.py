@@ -7,7 +7,6 @@ are not set. How to build it is told in docs/engines/llama-cpp.md. Shown with th
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from itertools import takewhile
@@ -23,16 +22,17 @@ import vocabtrim as vt
 from drafter_files import widen
 from llama_engine import (
     EXACT,
-    EXACT_DRAFT,
     PYTHON,
     VARIABLE,
-    Answer,
-    Server,
+    Drafted,
     convert,
     convert_all,
+    counted,
     engine_folder,
-    run,
+    prove,
+    speculate,
     tool,
+    under_python,
 )
 from tiny_tokenizer import train
 from vocabtrim.calibrate.tokenizer import load_tokenizer, tokenizer_facts
@@ -64,19 +64,32 @@ class Family:
 
     def __init__(self, folder: Path, engine: Path) -> None:
         self.folder, self.engine = folder, engine
-        self.target_folder, self.drafter_folder = (
-            as_float32(member(name), folder / name) for name in ("target", "eagle3")
+        self.target_folder = as_float32(member("target"), folder / "target")
+        self.drafter_folder = as_float32(member("eagle3"), folder / "eagle3")
+        self.gguf, self.untrimmed = folder / "target.gguf", folder / "untrimmed.gguf"
+        whole = ["--outtype", "f32", "--target-model-dir", self.target_folder]
+        convert_all(
+            engine,
+            [
+                ["qwen2", self.target_folder, "--outfile", self.gguf, "--outtype", "f32"],
+                ["qwen2", self.drafter_folder, "--outfile", self.untrimmed, *whole],
+            ],
         )
-        self.gguf = convert(engine, self.target_folder, folder / "target.gguf", "--outtype", "f32")
         self.target = vt.load_target(self.target_folder, dtype="float32")
-        words = TargetText(member("target"))
+        self.tokenizer = load_tokenizer(member("target"))
         self.answers: list[tuple[list[int], list[int]]] = []  # prompts that the target does not soon end, and answers
+        words = TargetText(member("target"))
         for prompt in chosen_prompts(60):
-            ids = words.conversation(prompt.messages)[:200]
-            rounds = list(vt.decode(self.target, None, ids, max_new_tokens=NEW_TOKENS))
-            if rounds[-1].ended == "length" and len(self.answers) < PROMPTS:
+            ids = words.conversation(prompt.messages)
+            if len(ids) > 200 or len(self.answers) == PROMPTS:
+                continue
+            rounds = list(vt.decode(self.target, None, ids, max_new_tokens=NEW_TOKENS + LENGTH + 1))
+            if rounds[-1].ended == "length":
                 self.answers.append((ids, [token for round in rounds for token in round.tokens]))
         assert len(self.answers) == PROMPTS
+
+    def text(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=False)
 
     def cut(self, name: str, kept: KeptVocabulary) -> Path:
         return vt.trim(self.drafter_folder, kept, target=self.target_folder, out=self.folder / name).out
@@ -85,27 +98,40 @@ class Family:
         out = self.folder / f"{cut.name}-exported"
         return export(cut, "llama-cpp", target=self.target_folder, out=out).out / FILE
 
-    def served(self, drafter: Path | None, *arguments: object) -> list[Answer]:
-        exact = EXACT if drafter is None else (*EXACT, *EXACT_DRAFT)
-        with Server(self.engine, self.gguf, *exact, *arguments, drafter=drafter, length=LENGTH) as server:
-            return [server.complete(prompt, NEW_TOKENS) for prompt, _ in self.answers]
+    def drafted(self, drafter: Path, *arguments: object) -> list[Drafted]:
+        """What the engine writes with a drafter, and its counts, for each prompt."""
+        exact = (*EXACT, *arguments)
+        return [
+            speculate(self.engine, self.gguf, drafter, self.text(prompt), NEW_TOKENS, *exact, length=LENGTH)
+            for prompt, _ in self.answers
+        ]
+
+    def prove_unchanged(self, answers: list[Drafted]) -> None:
+        """The text of every answer is the target's own, token by token as far as the engine went."""
+        for (prompt, output), told in zip(self.answers, answers, strict=True):
+            assert told.read == len(prompt) and NEW_TOKENS < told.emitted <= len(output)
+            assert told.text == self.text(prompt + output[: told.emitted]).strip("\n")
 
     def expected(self, drafter_folder: Path) -> list[tuple[int, int]]:
-        """Drafted and accepted by our own drafter along the target's answers, drafted as the engine does: behind the
-        first token, which it gets with the prompt, up to LENGTH deep, and one token less than is left to write."""
+        """Drafted and accepted by our own drafter along the target's answers, drafted as the engine does: up to LENGTH
+        deep, one token less than is left to write, and on until more than NEW_TOKENS are written."""
         drafter = vt.load_drafter(drafter_folder, self.target, plan=vt.Chain(LENGTH))
-        counted = []
+        counts = []
         for prompt, output in self.answers:
-            emitted, drafted, accepted = 1, 0, 0
-            while emitted < len(output):
+            emitted, drafted, accepted = 0, 0, 0
+            while emitted <= NEW_TOKENS:
                 context = prompt + output[:emitted]
                 drafter.begin(context, 512, self.target.begin(context, 512, drafter.states))
-                draft = drafter.propose(min(LENGTH, len(output) - emitted - 1), None).tree.tokens[1:].tolist()
-                pairs = zip(draft, output[emitted:], strict=False)
-                survived = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+                depth = max(0, min(LENGTH, NEW_TOKENS - emitted - 1))
+                draft = drafter.propose(depth, None).tree.tokens[1:].tolist()
+                survived = survivors(draft, output[emitted:])
                 emitted, drafted, accepted = emitted + survived + 1, drafted + len(draft), accepted + survived
-            counted.append((drafted, accepted))
-        return counted
+            counts.append((drafted, accepted))
+        return counts
+
+
+def survivors(draft: list[int], output: list[int]) -> int:
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(draft, output, strict=False))))
 
 
 def as_float32(folder: Path, out: Path) -> Path:
@@ -122,11 +148,6 @@ def family(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Family:
     return Family(tmp_path_factory.mktemp("family"), engine)
 
 
-@pytest.fixture(scope="module")
-def plain(family: Family) -> list[Answer]:
-    return family.served(None)
-
-
 def eighth() -> KeptVocabulary:
     """The ids that the target writes most."""
     counts = vt.count([calibration("target-generated")], tokenizer=member("target"), origin="target-generated")
@@ -135,78 +156,72 @@ def eighth() -> KeptVocabulary:
     return kept
 
 
-def counts_of(answers: list[Answer]) -> list[tuple[int, int]]:
-    return [(answer.drafted, answer.accepted) for answer in answers]
+def counts_of(answers: list[Drafted]) -> list[tuple[int, int]]:
+    return [(told.drafted, told.accepted) for told in answers]
 
 
-# Served
+# Drafted
 
 
-def test_the_engine_alone_writes_what_we_decode(family: Family, plain: list[Answer]) -> None:
-    """Otherwise nothing below could be compared."""
-    assert [answer.tokens for answer in plain] == [output for _, output in family.answers]
+def test_the_engine_alone_writes_what_we_decode(family: Family, tmp_path: Path) -> None:
+    """Otherwise nothing below could be compared. And it cuts text as the tokenizer does: the family's is home-made with
+    Qwen2's pattern, so that is the rule that its converter was told."""
+    texts = [message["content"] for prompt in chosen_prompts(40) for message in prompt.messages]
+    texts += [
+        "It's 1234 or 56,789.00 — naïve café, 中文 和 日本語!\r\n\tTabs and  spaces   here.",
+        "<|im_start|>user\nHi",
+    ]
+    asked = {"prompts": [prompt for prompt, _ in family.answers], "new_tokens": NEW_TOKENS, "texts": texts}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    under_python(family.engine, "llama_plain.py", family.gguf, tmp_path / "asked.json", tmp_path / "answer.json")
+    told = json.loads((tmp_path / "answer.json").read_text())
+    assert told["outputs"] == [output[:NEW_TOKENS] for _, output in family.answers]
+    assert told["tokens"] == [family.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
 
 
-def test_it_drafts_with_our_file_and_changes_no_token(family: Family, plain: list[Answer]) -> None:
+def test_it_drafts_with_our_file_and_changes_no_token(family: Family) -> None:
     """An eighth of the vocabulary: the same greedy tokens as without a drafter, and as many drafted and accepted in
     every answer as by our own decoding."""
     cut = family.cut("eighth", eighth())
-    answers = family.served(family.exported(cut))
-    assert [answer.tokens for answer in answers] == [answer.tokens for answer in plain]
+    answers = family.drafted(family.exported(cut))
+    family.prove_unchanged(answers)
     assert counts_of(answers) == family.expected(cut)
-    assert sum(answer.accepted for answer in answers) > PROMPTS * NEW_TOKENS / 3
+    assert sum(told.accepted for told in answers) > PROMPTS * NEW_TOKENS / 3
 
 
 def test_keeping_all_that_is_ever_written_is_the_untrimmed_drafter(family: Family) -> None:
-    """All ids but one that is reserved: every draft is that of the untrimmed drafter, as the engine's converter wrote
-    it, and the engine counts the same in every answer."""
+    """All ids but one that is reserved: the engine counts in every answer what it counts of the untrimmed drafter, as
+    its own converter wrote that, and what we count."""
     vocab = family.target.lm.vocab
     kept = KeptVocabulary(np.arange(vocab - 1, dtype=np.int64), vocab, tokenizer_facts(member("target")).hash)
-    untrimmed = family.folder / "untrimmed.gguf"
-    convert(
-        family.engine, family.drafter_folder, untrimmed, "--outtype", "f32", "--target-model-dir", family.target_folder
-    )
-    assert "d2t" not in {tensor.name for tensor in gguf.GGUFReader(untrimmed).tensors}
-    ours, theirs = family.served(family.exported(family.cut("most", kept))), family.served(untrimmed)
-    assert ours == [replace(answer, seconds=mine.seconds) for answer, mine in zip(theirs, ours, strict=True)]
-    assert counts_of(ours) == family.expected(family.drafter_folder)
+    assert "d2t" not in {tensor.name for tensor in gguf.GGUFReader(family.untrimmed).tensors}
+    ours, theirs = family.drafted(family.exported(family.cut("most", kept))), family.drafted(family.untrimmed)
+    family.prove_unchanged(ours)
+    assert counts_of(ours) == counts_of(theirs) == family.expected(family.drafter_folder)
 
 
 def test_a_wrong_map_is_seen_in_the_acceptance(family: Family) -> None:
-    """Else the counts above would prove nothing: the same rows under ids shifted by one are hardly ever right."""
+    """Else the counts above would prove nothing: the same rows under ids shifted by one are hardly ever right, and
+    still no token changes."""
     path = family.exported(family.cut("shifted", eighth()))
     reader = gguf.GGUFReader(path, "r+")
     ids = next(tensor for tensor in reader.tensors if tensor.name == "d2t").data
     ids[:] = np.roll(ids, 1)
     reader.data.flush()
-    answers = family.served(path)
-    assert [answer.tokens for answer in answers] == [output for _, output in family.answers]
-    assert sum(answer.accepted for answer in answers) < 0.1 * sum(answer.drafted for answer in answers)
+    answers = family.drafted(path)
+    family.prove_unchanged(answers)
+    assert sum(told.accepted for told in answers) < 0.1 * sum(told.drafted for told in answers)
 
 
-def test_its_own_tools_take_the_file(family: Family, plain: list[Answer]) -> None:
-    """Quantized by llama-quantize it is served too, and every line of the debug log can be printed: the engine writes
+def test_its_own_tools_take_the_file(family: Family) -> None:
+    """Quantized by llama-quantize it drafts too, and every line of the debug log can be printed: the engine writes
     there how each drafted token reads."""
     path = family.exported(family.cut("quantized", eighth()))
-    tool(family.engine, "llama-quantize", path, path.with_name("q8.gguf"), "q8_0")
+    prove(tool(family.engine, "llama-quantize", path, path.with_name("q8.gguf"), "q8_0"))
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path.with_name("q8.gguf")).tensors}
     assert types["output.weight"] == "Q8_0" and types["d2t"] == "I64"
-    answers = family.served(path.with_name("q8.gguf"), "-v")
-    assert [answer.tokens for answer in answers] == [answer.tokens for answer in plain]
-    assert sum(answer.accepted for answer in answers) > PROMPTS * NEW_TOKENS / 3
-
-
-def test_the_split_rule_named_to_the_converter_is_the_tokenizers(family: Family) -> None:
-    """The family's tokenizer is home-made: its pattern is Qwen2's, and so the engine must cut text as it does."""
-    tokenizer = load_tokenizer(member("target"))
-    texts = [message["content"] for prompt in chosen_prompts(40) for message in prompt.messages]
-    texts += [
-        "It's 1234 or 56,789.00 — naïve café, 中文 和 日本語!\r\n\tTabs and  spaces   here.",
-        "<|im_start|>user\nHi<|im_end|>",
-    ]
-    with Server(family.engine, family.gguf) as server:
-        for text in texts:
-            assert server.tokenize(text) == tokenizer.encode(text, add_special_tokens=False).ids, text
+    answers = family.drafted(path.with_name("q8.gguf"), "-v")
+    assert sum(told.accepted for told in answers) > PROMPTS * NEW_TOKENS / 3
 
 
 # From Python
@@ -220,23 +235,19 @@ def test_an_independent_drafter_drafts_from_python(family: Family, tmp_path: Pat
     whole = convert(family.engine, folder, tmp_path / "whole.gguf", "--outtype", "f32")
     kept = set(KeptVocabulary.load(cut / "kept.safetensors").ids.tolist())
     assert any(token not in kept for prompt, _ in family.answers for token in prompt)
-    prompts = [prompt for prompt, _ in family.answers]
-    asked = {"prompts": prompts, "new_tokens": NEW_TOKENS, "length": LENGTH}
+    asked = {"prompts": [prompt for prompt, _ in family.answers], "new_tokens": NEW_TOKENS, "length": LENGTH}
     (tmp_path / "asked.json").write_text(json.dumps(asked))
-    script = Path(__file__).with_name("llama_trimmed_lm.py")
-    files = (family.gguf, whole, cut / "kept.safetensors", tmp_path / "asked.json", tmp_path / "answer.json")
-    run([os.environ[PYTHON], script, *files], LLAMA_CPP_LIB_PATH=str(family.engine / "build" / "bin"))
+    files = (whole, cut / "kept.safetensors", tmp_path / "asked.json", tmp_path / "answer.json")
+    under_python(family.engine, "llama_trimmed_lm.py", family.gguf, *files)
     drafter = vt.load_drafter(cut, family.target, plan=vt.Chain(LENGTH))
     accepted = 0
     for (prompt, output), told in zip(family.answers, json.loads((tmp_path / "answer.json").read_text()), strict=True):
-        assert told["plain"] == told["drafted"] == output
-        emitted = 1
+        assert told["output"] == output[:NEW_TOKENS]
+        emitted = 1  # it drafts behind the first token, which it gets with the prompt
         for proposal in told["proposals"]:
-            context = prompt + output[:emitted]
-            drafter.begin(context, 512, None)
+            drafter.begin(prompt + output[:emitted], 512, None)
             assert proposal == drafter.propose(LENGTH, None).tree.tokens[1:].tolist()
-            pairs = zip(proposal, output[emitted:], strict=False)
-            survived = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+            survived = survivors(proposal, output[emitted:])
             emitted, accepted = emitted + survived + 1, accepted + survived
         assert emitted >= NEW_TOKENS
     assert accepted > PROMPTS * NEW_TOKENS / 4
@@ -314,17 +325,18 @@ def test_a_qwen2_target_ends_the_engine(engine: Path, tmp_path: Path) -> None:
     """Why exports for such targets are refused: its graph hands no layer's input out."""
     tokenizer = train(tmp_path / "tokenizer")
     shape = replace(TINY, layers=8, vocab=408, head_rows=416, bos=402, eos=(403,))
-    targets = {}
+    jobs: list[list[object]] = []
     for architecture in ("llama", "qwen2"):
         of = replace(shape, architecture=architecture)
         folder = shapes.write_target(tmp_path / architecture, of, seed=1, tokenizer=tokenizer)
-        targets[architecture] = convert(engine, folder, tmp_path / f"{architecture}.gguf", rule="gpt-2")
+        jobs.append(["gpt-2", folder, "--outfile", tmp_path / f"{architecture}.gguf"])
+    convert_all(engine, jobs)
     drafter = shapes.write_eagle3(tmp_path / "drafter", shape, seed=4, draft_vocab=200)
     file = export(drafter, "llama-cpp", target=tmp_path / "llama", out=tmp_path / "out").out / FILE
-    with Server(engine, targets["llama"], "-c", "256", drafter=file) as server:
-        assert server.complete([5, 6, 7], 8).drafted > 0
-    with (
-        pytest.raises(RuntimeError, match="layer input tensor is null"),
-        Server(engine, targets["qwen2"], "-c", "256", drafter=file) as server,
-    ):
-        server.complete([5, 6, 7], 8)
+    drafts = ("-md", file, "--spec-type", "draft-eagle3", "-p", "The dog", "-n", 8, "--temp", 0, "-c", 256)
+    of_llama, of_qwen2 = (
+        tool(engine, "llama-speculative-simple", "-m", tmp_path / f"{architecture}.gguf", *drafts)
+        for architecture in ("llama", "qwen2")
+    )
+    assert counted(prove(of_llama)).drafted > 0
+    assert of_qwen2.returncode != 0 and "layer input tensor is null" in of_qwen2.stderr + of_qwen2.stdout
