@@ -23,8 +23,8 @@ from .source import Source
 
 # Model types whose graphs hand their layers' inputs out (`t_layer_inp` in src/models/); with others the engine aborts.
 TARGETS = (
-    *("llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_moe"),
-    *("gemma4", "gpt_oss", "deepseek_v4", "mimo_v2", "minimax", "minimax_m2", "nemotron_h", "lfm2"),
+    *("llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_moe", "gpt_oss"),
+    *("gemma4", "deepseek_v4", "mimo_v2_flash", "minimax_m2", "nemotron_h", "lfm2", "muse_glimmer"),
 )
 _BLOCK = {
     "input_layernorm": "attn_norm",  # over the token's embedding
