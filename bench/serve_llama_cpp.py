@@ -3,7 +3,7 @@
 Physics: a draft step reads the drafter's layer and its head, and fills a row as wide as the target's vocabulary with
 -inf, into which the kept scores are scattered. What a cut saves is the head's bytes; that row stays.
 
-    python bench/serve_llama_cpp.py [--models random|family] [--length 4] [--prompts 6] [--tokens 96]
+    python bench/serve_llama_cpp.py [--models random|family] [--length 4] [--prompts 6] [--tokens 96] [--threads 1]
 
 random: a small Llama with Llama 3's 128,256 ids and a drafter of random weights, of whose drafts the target accepts
 none: what is seen is what drafting costs. family: the built-in models, 16,384 ids, whose drafts are accepted. The ways
@@ -39,7 +39,7 @@ from vocabtrim.testbed.shapes import ModelShape
 from vocabtrim.vocabulary.kept import KeptVocabulary
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-from llama_engine import Drafted, convert, engine_folder, speculate
+from llama_engine import Drafted, convert_all, engine_folder, speculate
 
 VOCAB, SIZES = 128_256, (32_000, 16_000, 8_000)
 TARGET = ModelShape(
@@ -97,14 +97,15 @@ def _converted(
     rule: str,
 ) -> Models:
     facts = tokenizer_facts(target)
-    whole = folder / "full.gguf"
-    convert(engine, drafter, whole, "--target-model-dir", target, rule=rule)
+    whole, served = folder / "full.gguf", folder / "target.gguf"
+    beside = ["--target-model-dir", target]
+    convert_all(engine, [[rule, drafter, "--outfile", whole, *beside], [rule, target, "--outfile", served]])
     drafters = {"full head": whole}
     for size, ids in kept.items():
         vocabulary = KeptVocabulary(ids, facts.vocab_size, facts.hash)
         cut = vt.trim(drafter, vocabulary, target=target, out=folder / f"cut-{size}").out
         drafters[f"{size:,} kept ids"] = export(cut, "llama-cpp", target=target, out=folder / f"out-{size}").out / FILE
-    return Models(convert(engine, target, folder / "target.gguf", rule=rule), drafters, prompts)
+    return Models(served, drafters, prompts)
 
 
 def measure(engine: Path, models: Models, length: int, tokens: int, threads: int) -> dict[str, list[Drafted]]:
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=4)
     parser.add_argument("--prompts", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)  # several stand in each other's way on a busy machine
     arguments = parser.parse_args()
     engine = engine_folder()
     if engine is None:
@@ -148,7 +149,7 @@ def main() -> None:
             "accepted": accepted,
         }
         print(f"{name:16} {result[name]}")
-    how = {"models": arguments.models, "length": arguments.length, "prompts": len(models.prompts)}
+    how = {name: getattr(arguments, name) for name in ("models", "length", "prompts", "tokens", "threads")}
     print(json.dumps({"bench": "serve_llama_cpp"} | how | {"ways": result} | certificate(0, ("torch", "gguf"))))
 
 

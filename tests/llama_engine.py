@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE, PYTHON = "VOCABTRIM_LLAMA_CPP", "VOCABTRIM_LLAMA_CPP_PYTHON"
-EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off", "-ctkd", "f32", "-ctvd", "f32")  # caches that round nothing
+# Caches that round nothing; one thread, because several wait for each other in circles, which on a busy machine takes
+# minutes.
+EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off", "-ctkd", "f32", "-ctvd", "f32", "-t", 1, "-td", 1, "-c", 1024)
 
 
 def engine_folder() -> Path | None:

@@ -18,8 +18,8 @@ CONTEXT = 1024
 
 
 def open_model(file: Path, **how: Any) -> engine.Llama:
-    """With caches that round nothing."""
-    exact = {"type_k": engine.GGML_TYPE_F32, "type_v": engine.GGML_TYPE_F32}
+    """With caches that round nothing, on one thread."""
+    exact = {"type_k": engine.GGML_TYPE_F32, "type_v": engine.GGML_TYPE_F32, "n_threads": 1, "n_threads_batch": 1}
     return engine.Llama(str(file), n_ctx=CONTEXT, verbose=False, **exact, **how)
 
 

@@ -63,6 +63,7 @@ class TrimmedDrafter(LlamaDraftModel):
         how = engine.llama_context_default_params()
         how.n_ctx = how.n_batch = CONTEXT
         how.type_k = how.type_v = engine.GGML_TYPE_F32
+        how.n_threads = how.n_threads_batch = 1
         self.context = engine.llama_init_from_model(self.model, how)
         self.batch = engine.llama_batch_init(CONTEXT, embedding.shape[1], 1)
         self.read: list[int] = []  # what stands in the cache
