@@ -114,7 +114,8 @@ class Family:
 
     def expected(self, drafter_folder: Path) -> list[tuple[int, int]]:
         """Drafted and accepted by our own drafter along the target's answers, drafted as the engine does: up to LENGTH
-        deep, one token less than is left to write, and on until more than NEW_TOKENS are written."""
+        deep, or one token less than is left to write; where nothing is left that limit is not asked for, and it goes on
+        until more than NEW_TOKENS are written."""
         drafter = vt.load_drafter(drafter_folder, self.target, plan=vt.Chain(LENGTH))
         counts = []
         for prompt, output in self.answers:
@@ -122,8 +123,8 @@ class Family:
             while emitted <= NEW_TOKENS:
                 context = prompt + output[:emitted]
                 drafter.begin(context, 512, self.target.begin(context, 512, drafter.states))
-                depth = max(0, min(LENGTH, NEW_TOKENS - emitted - 1))
-                draft = drafter.propose(depth, None).tree.tokens[1:].tolist()
+                left = NEW_TOKENS - emitted - 1
+                draft = drafter.propose(min(LENGTH, left) if left > 0 else LENGTH, None).tree.tokens[1:].tolist()
                 survived = survivors(draft, output[emitted:])
                 emitted, drafted, accepted = emitted + survived + 1, drafted + len(draft), accepted + survived
             counts.append((drafted, accepted))
