@@ -156,7 +156,7 @@ def _refuse_gguf(files: Iterable[Path]) -> None:
             f"the weights of {found} are in llama.cpp's own form",
             expected="safetensors or torch files",
             found="GGUF",
-            remedy="pass the folder that it was converted from; its map alone is read by `vocabtrim convert` and `check`",
+            remedy="pass the folder that it was converted from; `vocabtrim convert` and `check` read its map",
         )
 
 
