@@ -6,12 +6,12 @@ Takes single and sharded safetensors and torch files under all their published n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, UnsupportedError
 from .safetensors_file import read_header
 from .stored import StoredTensor
 from .torch_file import read_torch
@@ -131,6 +131,7 @@ def _prove_numbers(config: Mapping[str, Any], path: Path) -> None:
 
 def _weight_files(path: Path) -> list[Path]:
     if path.is_file():
+        _refuse_gguf([path])
         return [path]
     for name in WEIGHT_FILES:
         if (path / name).exists():
@@ -139,12 +140,24 @@ def _weight_files(path: Path) -> list[Path]:
     others = [file for file in others if file.name != "kept.safetensors"]
     if len(others) == 1:
         return others
+    _refuse_gguf(path.glob("*.gguf"))
     raise InputError(
         f"{path} holds no weights",
         expected="one of " + ", ".join(WEIGHT_FILES),
         found=", ".join(sorted(file.name for file in path.iterdir())[:8]) or "an empty folder",
         remedy="pass the folder that holds config.json and the weights",
     )
+
+
+def _refuse_gguf(files: Iterable[Path]) -> None:
+    """llama.cpp's form has other names, other orders of rows and often other types than any folder that is written."""
+    if found := next((file for file in files if file.suffix == ".gguf"), None):
+        raise UnsupportedError(
+            f"the weights of {found} are in llama.cpp's own form",
+            expected="safetensors or torch files",
+            found="GGUF",
+            remedy="pass the folder that it was converted from; `vocabtrim convert` and `check` read its map",
+        )
 
 
 def _shards(index: Path) -> list[Path]:

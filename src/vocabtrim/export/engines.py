@@ -13,6 +13,7 @@ ENGINES = {
     "vllm": "vllm",
     "vllm-plugin": "vllm_plugin",
     "sglang": "sglang",
+    "llama-cpp": "llama_cpp",
     "tensorrt-llm": "tensorrt_llm",
     "speculators": "speculators",
     "specforge": "specforge",

@@ -1,4 +1,4 @@
-"""Opening the files that maps travel in, written by strangers: safetensors, torch files, numpy arrays, JSON lists.
+"""Opening the files that maps travel in, written by strangers: safetensors, torch, GGUF, numpy, JSON lists.
 
 Knows containers: which names a file holds, and how to get small integer vectors out of it without running its code,
 loading its weights or trusting its sizes. Knows nothing of what the vectors mean.
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
+from .gguf_file import read_gguf
 
 Vector = npt.NDArray[Any]
 
@@ -36,13 +37,13 @@ class Contents:
     vectors: name -> (entries,) integers or booleans; BARE for a file that is one vector.
     is_list: the one vector is a Python or JSON list, not a tensor.
     beside_weights: other tensors stand in the same file, so that it is a model's checkpoint.
-    metadata: of a safetensors file.
+    metadata: of a safetensors file, or the entries of a GGUF file that are no arrays.
     """
 
     vectors: Mapping[str, Vector]
     is_list: bool = False
     beside_weights: bool = False
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_contents(path: Path, wanted: Sequence[str]) -> Contents:
@@ -131,6 +132,19 @@ def _from_tensor(path: Path, name: str, value: Any) -> Vector:
     return vector
 
 
+def _read_gguf(path: Path, wanted: Sequence[str]) -> Contents:
+    try:
+        header = read_gguf(path)
+        vectors = {}
+        for name, stored in _among(header.tensors, wanted).items():
+            tensor = header.tensors[stored]
+            _prove_small_vector(path, stored, tensor.shape, tensor.dtype)
+            vectors[name] = tensor.integers()
+    except (OSError, ValueError) as error:
+        raise _broken(path, "a complete GGUF file", error) from error
+    return Contents(vectors, beside_weights=len(header.tensors) > len(vectors), metadata=header.entries)
+
+
 def _read_numpy(path: Path, wanted: Sequence[str]) -> Contents:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -157,6 +171,7 @@ READERS: dict[str, Callable[[Path, Sequence[str]], Contents]] = {
     ".pt": _read_torch,
     ".pth": _read_torch,
     ".bin": _read_torch,
+    ".gguf": _read_gguf,
     ".npy": _read_numpy,
     ".json": _read_json,
 }

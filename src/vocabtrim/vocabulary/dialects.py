@@ -38,6 +38,8 @@ DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 _OFFSETS = ("d2t", "d2t-t2d")
 _ASCENDING = ("d2t-t2d", "ids")  # dialects that are written in ascending order only
 
+GGUF_TOKENIZER = "vocabtrim.tokenizer_hash"  # an entry of the GGUF files that `export` writes
+
 # Where a folder's map is looked for, in this order: a checkpoint's own map belongs to its head's rows.
 _CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")
 _MAP_FILES = ("kept.safetensors", "d2t.safetensors", "d2t.npy", "d2t.pt")
@@ -72,12 +74,13 @@ def read_pieces(path: Path) -> MapPieces:
                 found.update(read_contents(file, ("d2t", "t2d")).vectors)
         if found:
             return _pieces(path / name, found.get("d2t"), _with_or_without_t2d(found), found.get("t2d"))
-    for name in _MAP_FILES:
-        if (path / name).is_file():
-            return _pieces_of_file(path / name)
+    ggufs = sorted(path.glob("*.gguf"))
+    for file in [path / name for name in _MAP_FILES] + (ggufs if len(ggufs) == 1 else []):
+        if file.is_file():
+            return _pieces_of_file(file)
     raise InputError(
         f"folder {path} holds no map",
-        expected="d2t in " + " or ".join(_CHECKPOINTS) + ", or one of " + ", ".join(_MAP_FILES),
+        expected="d2t in " + " or ".join(_CHECKPOINTS) + ", or one of " + ", ".join(_MAP_FILES) + ", or one .gguf",
         remedy="name the file that holds the map",
     )
 
@@ -114,6 +117,8 @@ def _pieces_of_file(path: Path) -> MapPieces:
             expected="a tensor named d2t, t2d or kept_ids, or one bare vector",
             remedy="name the file that holds the map",
         )
+    if path.suffix == ".gguf" and "d2t" in vectors:
+        return _pieces(path, vectors["d2t"], "absolute", **_said_in_gguf(contents.metadata))
     story = _story(contents.metadata)
     told: Dialect | None = story.pop("dialect", None)
     if told is None and (contents.beside_weights or "t2d" in vectors):
@@ -152,6 +157,17 @@ def _story(metadata: Mapping[str, str]) -> dict[str, Any]:
     if type(vocab) is int and 0 < vocab <= MAX_ENTRIES:
         told["target_vocab"] = vocab
     return told
+
+
+def _said_in_gguf(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The size of the target's vocabulary, as llama.cpp's converter notes it, and our own note of its tokenizer."""
+    said: dict[str, Any] = {}
+    vocab, tokenizer = entries.get(f"{entries.get('general.architecture')}.vocab_size"), entries.get(GGUF_TOKENIZER)
+    if type(vocab) is int and 0 < vocab <= MAX_ENTRIES:
+        said["target_vocab"] = vocab
+    if isinstance(tokenizer, str):
+        said["tokenizer_hash"] = tokenizer
+    return said
 
 
 def _as_told(pieces: MapPieces, dialect: Dialect) -> MapPieces:
