@@ -25,6 +25,7 @@ from .source import Source
 
 _BLOCK = re.compile(r"^(?:model\.)?(?:midlayer|layers\.(\d+))\.")
 _OURS = ("vocabtrim", "auto_map", "transformers_version")  # of the folder that was read; none of them is true here
+_LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -46,9 +47,10 @@ def body_tensors(source: Source, rename: Callable[[str], str] = str) -> list[Pla
     return [PlannedTensor.copy(tensors[name], rename(name)) for name in source.drafter.body]
 
 
-def head_tensors(source: Source) -> list[PlannedTensor]:
-    """The heads with their rows in ascending order of ids, whatever order the drafter has them in."""
-    return [tensor for head in source.drafter.heads for tensor in cut(head, source.rows)]
+def head_tensors(source: Source, rows: Ids | None = None) -> list[PlannedTensor]:
+    """The heads with their rows in ascending order of ids, whatever order the drafter has them in; or those rows."""
+    taken = source.rows if rows is None else rows
+    return [tensor for head in source.drafter.heads for tensor in cut(head, taken)]
 
 
 def eagle3_tensors(source: Source, rename: Callable[[str], str]) -> list[PlannedTensor]:
@@ -91,13 +93,28 @@ def flat_config(source: Source) -> dict[str, Any]:
     return config | vocabulary | ({} if said is None else {"torch_dtype": said})
 
 
-def write_folder(folder: Path, source: Source, tensors: Sequence[PlannedTensor], config: Mapping[str, Any]) -> None:
-    """Write one safetensors file, prove it against its sources bit for bit, and put config and companions beside it."""
+def write_folder(
+    folder: Path,
+    source: Source,
+    tensors: Sequence[PlannedTensor],
+    config: Mapping[str, Any],
+    *,
+    tokenizer: bool = True,
+) -> None:
+    """Write one safetensors file, prove it against its sources bit for bit, and put config and companions beside it.
+
+    tokenizer: whether all companions are; else only the licence.
+    """
     files = (PlannedFile("model.safetensors", tuple(tensors)),)
     write_files(folder, files)
     prove_files(folder, files)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    copy_companions(folder, source)
+    if tokenizer:
+        copy_companions(folder, source)
+        return
+    for name in _LICENCES:
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
 
 
 def copy_companions(folder: Path, source: Source) -> None:

@@ -18,7 +18,7 @@ from ..checkpoint.write import PlannedTensor
 from ..decoding.stored_weights import load_weight
 from ..errors import InputError, UnsupportedError
 from ..vocabulary.kept import Ids
-from . import kept_folder
+from . import drafter_folder, kept_folder
 from .engine import Engine, Serving
 from .own_vocabulary import TARGET, read_own_vocabulary, write_own_vocabulary
 from .source import Source, refuse_kind
@@ -67,8 +67,8 @@ def _write_eagle3(source: Source, folder: Path) -> Serving:
         _prove_class(source, config)
     # A full head beside a map is refused: the class makes room for one only where the vocabularies differ.
     maps = [kept_folder.offsets(source)] if source.kept.size != source.width else []
-    tensors = [*kept_folder.body(source), *kept_folder.heads(source), *maps]
-    kept_folder.write_folder(source, folder, tensors, config)
+    tensors = [*drafter_folder.body_tensors(source), *drafter_folder.head_tensors(source), *maps]
+    drafter_folder.write_folder(folder, source, tensors, config, tokenizer=False)
     return serving("eagle3", 3, extra=', "use_local_argmax_reduction": true')
 
 
@@ -91,12 +91,12 @@ def _write_independent(source: Source, folder: Path) -> Serving:
     narrow = torch.cat([table[kept.copy()], unknown[None]]).contiguous()
     data = narrow.view(torch.uint8).numpy().tobytes()
     tensors = [
-        *(tensor for tensor in kept_folder.body(source) if tensor.name != embedding.name),
+        *(tensor for tensor in drafter_folder.body_tensors(source) if tensor.name != embedding.name),
         PlannedTensor(embedding.name, embedding.dtype, tuple(narrow.shape), data=data),
         # vLLM never drafts the last row, so any row will do there.
-        *kept_folder.heads(source, np.append(source.rows, source.rows[:1])),
+        *drafter_folder.head_tensors(source, np.append(source.rows, source.rows[:1])),
     ]
-    kept_folder.write_folder(source, folder, tensors, _own_config(source))
+    drafter_folder.write_folder(folder, source, tensors, _own_config(source), tokenizer=False)
     write_own_vocabulary(folder, _target_tokenizer(source), kept)
     warnings = (
         f"the drafter reads each of the {source.kept.target_vocab - kept.size:,} tokens outside as one unknown token; "

@@ -18,7 +18,7 @@ from ..checkpoint.write import PlannedTensor
 from ..errors import UnsupportedError
 from ..plugins import vllm as plugin
 from ..vocabulary.kept import Ids
-from . import kept_folder
+from . import drafter_folder, kept_folder
 from .engine import Engine, Serving
 from .source import Source, refuse_kind
 from .vllm import TESTED, serving
@@ -47,12 +47,12 @@ def _write_independent(source: Source, folder: Path) -> Serving:
     config = kept_folder.config_of(source, {"architectures": [plugin.ours(architecture)]}, told)
     config["lm_head_bias"] = "bias" in source.drafter.heads[0].tensors
     tensors = [
-        *(tensor for tensor in kept_folder.body(source) if tensor.name != embedding.name),
+        *(tensor for tensor in drafter_folder.body_tensors(source) if tensor.name != embedding.name),
         _padded_to(embedding.rows, width, PlannedTensor.copy(embedding)),
-        *kept_folder.heads(source),
+        *drafter_folder.head_tensors(source),
         kept_folder.offsets(source),
     ]
-    kept_folder.write_folder(source, folder, tensors, config)
+    drafter_folder.write_folder(folder, source, tensors, config, tokenizer=False)
     return serving("draft_model", 3, extra=_FAST, warnings=_NEEDS)
 
 
@@ -66,7 +66,7 @@ def _padded_to(rows: int, width: int, embedding: PlannedTensor) -> PlannedTensor
 
 def _write_eagle(source: Source, folder: Path) -> Serving:
     _architecture(source, ("LlamaForCausalLM",))
-    body = kept_folder.body(source)
+    body = drafter_folder.body_tensors(source)
     biases = [tensor.name for tensor in body if tensor.name.endswith(".bias") and tensor.name != "fc.bias"]
     if biases and not source.drafter.checkpoint.setting("attention_bias"):
         raise UnsupportedError(
@@ -81,7 +81,13 @@ def _write_eagle(source: Source, folder: Path) -> Serving:
     }
     config = kept_folder.config_of(source, top, {})
     config.pop("bias", None)  # EAGLE means fc by it, vLLM the attention
-    kept_folder.write_folder(source, folder, [*body, *kept_folder.heads(source), kept_folder.offsets(source)], config)
+    drafter_folder.write_folder(
+        folder,
+        source,
+        [*body, *drafter_folder.head_tensors(source), kept_folder.offsets(source)],
+        config,
+        tokenizer=False,
+    )
     return serving("eagle", 3, extra=_FAST, warnings=_NEEDS)
 
 
@@ -89,7 +95,7 @@ def _write_medusa(source: Source, folder: Path) -> Serving:
     """Under the names of the first Medusa files; those of merged ones begin with `medusa_head.`."""
     tensors = source.drafter.checkpoint.tensors
     blocks = [PlannedTensor.copy(tensors[name], _bare(name)) for name in source.drafter.read_per_step]
-    cut = [replace(head, name=_bare(head.name)) for head in kept_folder.heads(source)]
+    cut = [replace(head, name=_bare(head.name)) for head in drafter_folder.head_tensors(source)]
     ids = source.kept.ids.astype("<i8").tobytes()
     config = {
         "model_type": "medusa",
@@ -103,7 +109,7 @@ def _write_medusa(source: Source, folder: Path) -> Serving:
         "medusa_fc_bias": any(block.name.endswith(".bias") for block in blocks),
     }
     token_map = PlannedTensor(_TOKEN_MAP, "I64", (source.kept.size,), data=ids)
-    kept_folder.write_folder(source, folder, [*blocks, *cut, token_map], config)
+    drafter_folder.write_folder(folder, source, [*blocks, *cut, token_map], config, tokenizer=False)
     return serving("medusa", len(source.drafter.heads), warnings=_NEEDS)
 
 
