@@ -182,13 +182,13 @@ def test_a_failed_question_is_recorded_and_enters_no_figure(bench: Any, models: 
     long = {"question_id": 9, "category": "math", "turns": ["word " * 400, "And then?"]}
     asked = write_lines(tmp_path / "asked.jsonl", [*QUESTIONS, long])
     run = bench("--drafter", models / "near", "--json", asked=asked)
-    assert run.code == 0, run.err
+    assert run.code == 1 and not run.err
     assert (run.json["questions"], run.json["failed"]) == (3, 1)
     failed = read_run(tmp_path / "run").failed
     assert set(failed) == {("9", turn, method) for turn in (0, 1) for method in ("autoregressive", "full")}
     assert "context" in failed["9", 0, "full"].reason and "turn 1 was not answered" in failed["9", 1, "full"].reason
     people = bench("--drafter", models / "near", asked=asked)
-    assert "1 questions failed and enter no figure" in people.out
+    assert "1 question failed, in no figure" in people.out and people.code == 1
 
 
 def test_a_near_tie_is_told_with_its_gap(bench: Any, models: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_near_tie_is_told_with_its_gap(bench: Any, models: Path, tmp_path: Pat
     [
         (["--max-new-tokens", 13], "another max_new_tokens: expected 13, found 12"),
         (["--temperature", 0.5], "another temperature"),
-        (["--trimmed", "eagle"], "another methods"),
+        (["--trimmed", "eagle"], 'other methods: expected {"eagle": "'),
         (["--nodes", 5], "another nodes"),
     ],
 )
@@ -224,6 +224,18 @@ def test_another_run_in_the_folder_is_left_alone(
     before = (tmp_path / "run" / ROUNDS).read_bytes()
     more = [models / word if word == "eagle" else word for word in change]
     assert_bad_input(bench("--drafter", models / "near", *more), said)
+    assert (tmp_path / "run" / ROUNDS).read_bytes() == before
+
+
+def test_other_questions_of_the_same_names_are_refused(bench: Any, models: Path, tmp_path: Path) -> None:
+    """Without ids of their own, questions of any two files are called line 1, line 2."""
+    asked, others = (
+        write_lines(tmp_path / f"{name}.jsonl", [{"prompt": prompt}])
+        for name, prompt in (("asked", "What is 2 + 2?"), ("others", "What is 2 + 3?"))
+    )
+    assert bench("--drafter", models / "near", asked=asked).code == 0
+    before = (tmp_path / "run" / ROUNDS).read_bytes()
+    assert_bad_input(bench("--drafter", models / "near", asked=others), "answers to another question line 1")
     assert (tmp_path / "run" / ROUNDS).read_bytes() == before
 
 

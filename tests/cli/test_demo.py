@@ -85,6 +85,8 @@ def test_without_a_plotting_library_all_else_is_told(
     assert run.code == 0 and "All three wrote the same" in run.out
     assert "No report: " in run.out and "pip install 'vocabtrim[report]'" in run.out
     assert not list(tmp_path.iterdir())
+    (tmp_path / "vocabtrim-demo.html").write_text("")  # of an earlier run: empty files are replaced
+    assert vocabtrim("demo", *FEW, "--json").json["page"] is None
 
 
 @pytest.fixture

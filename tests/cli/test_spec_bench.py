@@ -68,6 +68,10 @@ def test_a_table_for_people(files: tuple[Path, Path], vocabtrim: Any) -> None:
 
 
 def test_bad_input(files: tuple[Path, Path], vocabtrim: Any, tmp_path: Path) -> None:
+    alone = vocabtrim("spec-bench", files[0], "--tokenizer", tmp_path)
+    assert alone.code == 2 and "--baseline" in alone.err
+    free = vocabtrim("spec-bench", files[0], "--steps", 5)
+    assert free.code == 2 and "--cost-ratio" in free.err
     method, _ = files
     assert_bad_input(vocabtrim("spec-bench", tmp_path / "none.jsonl"), "none.jsonl")
     assert_bad_input(vocabtrim("spec-bench", method, "--cost-ratio", -1), "cost ratio", "expected 0 or more")

@@ -75,7 +75,7 @@ def test_what_trimming_costs(name: str, reached: Callable[[Path], float], tmp_pa
     own, raw = (reached(cut(name, origin, tmp_path / origin)) for origin in ("target-generated", "raw"))
     assert full >= AT_LEAST[name], full
     assert own >= 0.88 * full, (own, full)
-    assert raw < 0.95 * own, (raw, own)
+    assert raw < 0.97 * own, (raw, own)
 
 
 def test_the_target_ends_most_of_its_answers(plain: list[list[int]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -95,6 +95,24 @@ def test_a_question_that_one_method_failed_counts_for_none() -> None:
     run.add(Failed("c", "math", 0, "cut", "out of memory"))
     assert figures(run, {})[OVERALL] == figures(measured(), {})[OVERALL]
     assert {question[0].question for question in complete(run)} == {"a", "b"}
+
+
+def test_a_question_whose_last_turn_was_not_asked_yet_counts_for_none() -> None:
+    whole = measured()
+    begun = [replace(found, question="c", turns=2) for found in whole.generated.values() if found.question == "a"]
+    run = run_of(*whole.generated.values(), *begun)
+    assert by_name(figures(run, {})[OVERALL])["full"].questions == 2
+    for found in begun:
+        run.add(replace(found, turn=1))
+    assert by_name(figures(run, {})[OVERALL])["full"].questions == 3
+
+
+def test_a_tree_takes_all_its_steps_even_where_none_of_the_last_survive() -> None:
+    run = measured()
+    planned = Run({**run.header, "methods": [told | {"depth": 5} for told in METHODS]}, run.generated)
+    full = figures(planned, {})[OVERALL][1]
+    assert len(full.summary.drafted_at) == 2
+    assert full.mbsu == pytest.approx(2 / (0.15 * 5 + 1))
 
 
 def test_a_run_without_a_whole_question() -> None:

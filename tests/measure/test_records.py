@@ -69,7 +69,7 @@ def test_an_answer_that_failed_may_be_given_later(tmp_path: Path) -> None:
 def test_another_run_is_not_gone_on_with(tmp_path: Path, name: str, value: object) -> None:
     before = (written(tmp_path, ANSWER) / ROUNDS).read_bytes()
     other = HEADER | {"identity": HEADER["identity"] | {name: value}}  # type: ignore[operator]
-    with pytest.raises(InputError, match=f"a run of another {name}"):
+    with pytest.raises(InputError, match=f"a run of (an)?other {name}"):
         written(tmp_path, FAILED, header=other)
     assert (tmp_path / ROUNDS).read_bytes() == before
 

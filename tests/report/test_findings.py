@@ -84,6 +84,14 @@ def test_cautions() -> None:
     assert "Not the target's own, token for token: 1 answer" in told.caution
 
 
+def test_a_run_that_was_cut_off_says_so() -> None:
+    run = three_way()
+    asked = len({answer.question for answer in run.generated.values()})
+    assert "not finished" not in judged(Run({**run.header, "questions": asked}, run.generated)).caution
+    told = judged(Run({**run.header, "questions": asked + 3}, run.generated))
+    assert f"The run is not finished: {asked} of {asked + 3} questions asked." in told.caution
+
+
 def test_without_a_full_head_or_without_a_trim() -> None:
     run = three_way(faster=2.0)
     plain, full, _, six = run.header["methods"]

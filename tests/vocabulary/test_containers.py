@@ -150,7 +150,7 @@ def test_lists_longer_than_any_vocabulary_are_refused(tmp_path: Path, monkeypatc
 
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"ONNX")
-    with pytest.raises(InputError, match=r"\.safetensors \.pt .*found \.onnx"):
+    with pytest.raises(InputError, match=r"\.safetensors \.st \.pt .*found \.onnx"):
         read_contents(tmp_path / "m.onnx", ())
     with pytest.raises(InputError, match="does not exist"):
         read_contents(tmp_path / "m.pt", ())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic as time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ..measure.records import Difference, Run
 
 _MOST_DIFFERENCES = 5  # shown
+_QUIET = 30  # seconds between lines in a log
 
 
 def bench(
@@ -61,7 +64,7 @@ def bench(
     """Measure drafters on questions: block efficiency, speed-up with its interval, and whether the answers are equal.
 
     Methods take turns question by question, so that what the machine does befalls all alike. Rounds are recorded as
-    they happen; the same command goes on with a run that was cut off.
+    they happen; the same command goes on with a run that was cut off. Exit 1 where a question failed.
 
     Example: vocabtrim bench --target Llama/ --drafter EAGLE/ --trimmed cut/ --questions question.jsonl --out run/
     """
@@ -104,30 +107,37 @@ def bench(
         print_json(as_object(run, found, out))
     else:
         tell(run, found, out)
+    if run.failed:
+        raise typer.Exit(1)
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Run, int, int], None]]:
-    """A bar on stderr with every method's block efficiency so far; silent where stderr is no terminal."""
+    """A bar on stderr with every method's block efficiency so far; a line now and then where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..measure.metrics import summarise
 
+    last = [time()]
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("answers", total=None)
 
         def seen(run: Run, done: int, wanted: int) -> None:
-            if progress.disable:
+            if progress.disable and (done % len(run.methods) or time() - last[0] < _QUIET):
                 return
+            last[0] = time()
             running = []
             for method in run.methods[1:]:
                 answers = (answer for answer in run.generated.values() if answer.method == method)
                 summary = summarise(round for answer in answers for round in answer.rounds)
                 running.append(f"{method} {summary.block_efficiency:.2f}")
-            progress.update(task, completed=done, total=wanted, description="block efficiency: " + ", ".join(running))
+            told = "block efficiency: " + ", ".join(running)
+            progress.update(task, completed=done, total=wanted, description=told)
+            if progress.disable:
+                print(f"{done} of {wanted} answers, {told}", file=sys.stderr, flush=True)
 
         yield seen
 
@@ -159,10 +169,11 @@ def tell(run: Run, found: dict[str, list[Figures]], out: Path) -> None:
             (category, parts[0].questions, *(_cell(figures) for figures in parts[1:])) for category, parts in categories
         ]
         print_table("Block efficiency, speed-up", ["", "questions", *run.methods[1:]], cells)
-    for failure in list(run.failed.values())[:_MOST_DIFFERENCES]:
+    failed = {failure.question: failure for failure in reversed(run.failed.values())}  # the first of every question
+    for failure in list(reversed(failed.values()))[:_MOST_DIFFERENCES]:
         print(f"failed: question {failure.question}, turn {failure.turn + 1}, {failure.method}: {failure.reason}")
-    if run.failed:
-        print(f"{len({failure.question for failure in run.failed.values()})} questions failed and enter no figure.")
+    if failed:
+        print(f"{len(failed)} {'question' if len(failed) == 1 else 'questions'} failed, in no figure.")
     _tell_differences([found for figures in methods if figures.parity for found in figures.parity.differences])
     print(f"The run is in {out}.")
 

@@ -79,12 +79,12 @@ def demo(
 
         run = compare(drafter, questions, folder, max_new_tokens=max_new_tokens, seen=seen)
         found = figures(run, kept_ids(run))[OVERALL]
-        told = _write_page(job, folder, page)
+        no_page = _write_page(job, folder, page)
     if json:
-        print_json(_as_object(drafter, job, run, found, page=page, out=out))
+        print_json(_as_object(drafter, job, run, found, page=page if no_page is None else None, out=out))
     else:
         _tell(drafter, found, out)
-        print(told)
+        print(f"No report: {no_page}" if no_page else f"Wrote {page}: open it in a browser.")
         print(
             "\nThe same for your own drafter:\n"
             "    vocabtrim trim DRAFTER --target TARGET --calibrate target-generated:ANSWERS.jsonl --out trimmed\n"
@@ -116,15 +116,15 @@ def _places(out: Path | None) -> Iterator[tuple[Path, Path]]:
         yield Path(scratch), _PAGE
 
 
-def _write_page(job: Job, folder: Path, page: Path) -> str:
-    """Write the page; what to say of it."""
+def _write_page(job: Job, folder: Path, page: Path) -> str | None:
+    """Write the page; why not, where it cannot be drawn."""
     from ..testbed.demo import write_page
 
     try:
         write_page(job, folder, page)
     except UnsupportedError as error:  # matplotlib is an extra
-        return f"No report: {error}"
-    return f"Wrote {page}: open it in a browser."
+        return str(error)
+    return None
 
 
 def _say(step: str, end: str = "\n") -> None:
@@ -176,7 +176,7 @@ def _tell(drafter: str, found: list[Figures], out: Path | None) -> None:
             f"{way.summary.rounds:,}",
             f"{way.summary.block_efficiency:.2f}",
             f"{way.mbsu:.2f}",
-            f"{1e3 * way.summary.draft_seconds / way.summary.rounds:.1f} ms",
+            "-" if way.kept_size is None else f"{1e3 * way.summary.draft_seconds / way.summary.rounds:.1f} ms",
             f"{1e3 * way.summary.target_seconds / way.summary.rounds:.1f} ms",
             f"{way.summary.tokens_per_second:.0f}",
             f"{way.speedup:.2f}",
@@ -196,14 +196,14 @@ def _tell(drafter: str, found: list[Figures], out: Path | None) -> None:
 
 
 def _as_object(
-    drafter: str, job: Job, run: Run, found: list[Figures], *, page: Path, out: Path | None
+    drafter: str, job: Job, run: Run, found: list[Figures], *, page: Path | None, out: Path | None
 ) -> dict[str, Any]:
     from ..testbed.demo import WAYS
 
     assert job.plan is not None and job.report is not None and job.choice is not None
     return {
         "out": None if out is None else str(out),
-        "page": str(page) if page.exists() else None,
+        "page": None if page is None else str(page),
         "drafter": drafter,
         "kept_size": job.plan.kept.size,
         "head_bytes_before": job.plan.head_bytes_before,

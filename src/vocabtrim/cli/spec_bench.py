@@ -26,7 +26,9 @@ def spec_bench(
     cost_ratio: Annotated[
         float | None, typer.Option(help="Bytes of one draft step / bytes of one target pass; gives MBSU.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Draft steps of a round, for MBSU.")] = 5,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Draft steps of a round, for MBSU; 5 unless given, as EAGLE-2 takes.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="The target's tokenizer: gives Spec-Bench's own figures too.")
     ] = None,
@@ -45,12 +47,18 @@ def spec_bench(
 
     if cost_ratio is not None and not 0 <= cost_ratio < float("inf"):
         raise InputError("the cost ratio is out of range", expected="0 or more", found=cost_ratio, remedy="see inspect")
+    if tokenizer is not None and baseline is None:
+        raise InputError(
+            "Spec-Bench's own speed-up is over a baseline", remedy="pass --baseline, or leave --tokenizer out"
+        )
+    if steps is not None and cost_ratio is None:
+        raise InputError("draft steps cost nothing that is known", remedy="pass --cost-ratio, or leave --steps out")
     asked = [] if questions is None else read_questions(questions)
     given = read_answers(answers, asked)
     plain = None if baseline is None else read_answers(baseline, asked)
     paired = {} if plain is None else by_category(pairs(given, plain))
     found = {
-        category: _object(part, paired.get(category), cost_ratio, steps)
+        category: _object(part, paired.get(category), cost_ratio, steps or 5)
         for category, part in by_category(given).items()
     }
     printed = None

@@ -110,6 +110,7 @@ class _Bench:
         """All questions, by all methods."""
         methods, run = list(self.drafters), self.writer.run
         wanted = sum(len(question.turns) for question in questions) * len(methods)
+        self._prove_same(questions)
         self._warm_up(questions[0])
         for number, question in enumerate(questions):
             first = number % len(methods)
@@ -121,6 +122,19 @@ class _Bench:
                 self._compare(question, turn)
                 if recording is not None:
                     self._keep(question, turn, recording)
+
+    def _prove_same(self, questions: Sequence[Question]) -> None:
+        """What the run holds answers these very questions; names alone may be "line 1" in any file."""
+        for question in questions:
+            for turn in range(len(question.turns)):
+                given = self.writer.run.generated.get((question.name, turn, AUTOREGRESSIVE))
+                if given is not None and list(given.prompt_ids) != self._prompt(question, turn):
+                    raise InputError(
+                        f"{self.writer.folder} holds answers to another question {question.name}",
+                        expected=f"a prompt of {len(given.prompt_ids)} tokens",
+                        found=f"another: {question.turns[turn][:80]!r}",
+                        remedy="choose another --out, or repeat the command that began the run",
+                    )
 
     def _warm_up(self, question: Question) -> None:
         try:
@@ -190,6 +204,7 @@ class _Bench:
             ended=ended.value,
             prompt_seconds=prompt_seconds,
             rounds=tuple(map(_recorded, rounds)),
+            turns=len(question.turns),
         )
 
     def _keep(self, question: Question, turn: int, recording: RecordingWriter) -> None:

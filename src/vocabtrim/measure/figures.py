@@ -6,7 +6,7 @@ enters no figure of any method, so that all are over the same questions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,16 +74,15 @@ def kept_ids(run: Run) -> dict[str, Collection[int]]:
 
 
 def complete(run: Run) -> list[list[Generated]]:
-    """Answers by question, of those questions where every method answered every turn that any answered or failed."""
+    """Answers by question, of those questions where every method answered every turn."""
     by_question: dict[str, list[Generated]] = {}
     for answer in run.generated.values():
         by_question.setdefault(answer.question, []).append(answer)
-    turns = {name: {answer.turn for answer in answers} for name, answers in by_question.items()}
     failed = {failure.question for failure in run.failed.values()}
     return [
         answers
         for name, answers in by_question.items()
-        if name not in failed and len(answers) == len(turns[name]) * len(run.methods)
+        if name not in failed and len(answers) == answers[0].turns * len(run.methods)
     ]
 
 
@@ -113,11 +112,20 @@ def _figures(run: Run, method: str, questions: list[list[Generated]], kept_ids: 
 
 
 def predicted_speedup(about: dict[str, Any], summary: Summary) -> float:
-    """MBSU of a method: its block efficiency over what a round reads, the draft steps as deep as it ever drafted."""
+    """MBSU of a method: its block efficiency over what a round reads."""
     if about.get("cost") is None:
         return summary.block_efficiency
     cost = Cost(**about["cost"])
-    return mbsu(summary.block_efficiency, cost.cost_ratio(about["kept_size"]), cost.steps(len(summary.drafted_at)))
+    steps = cost.steps(drafted_depth(about, summary))
+    return mbsu(summary.block_efficiency, cost.cost_ratio(about["kept_size"]), steps)
+
+
+def drafted_depth(about: Mapping[str, Any], summary: Summary) -> int:
+    """How deep a method drafts: as planned, else as deep as it ever did.
+
+    A tree takes all its steps even where no node of the last one is among the best that are kept.
+    """
+    return about.get("depth") or len(summary.drafted_at)
 
 
 def _sum(answers: Iterable[Generated], name: str) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..vocabulary.kept import KeptVocabulary
 from ..vocabulary.measured import Measured, StageTimes
-from .figures import OVERALL, Figures, figures
+from .figures import OVERALL, Figures, drafted_depth, figures
 from .records import AUTOREGRESSIVE, FULL, read_run
 from .replay import replay
 
@@ -43,11 +43,10 @@ def measured_sizes(folder: Path) -> Measured:
             found=", ".join(sorted(kinds)),
             remedy="bench a drafter and its own trims",
         )
-    depths = len(found[FULL].summary.drafted_at)
     return Measured(
         source=str(folder),
         full_size=_rows(found[FULL]),
-        draft_length=max(depths, 1),
+        draft_length=max(drafted_depth(about[FULL], found[FULL].summary), 1),
         block_efficiencies={_rows(part): part.summary.block_efficiency for part in found.values()},
         times=StageTimes(
             plain=plain.summary.seconds / plain.summary.rounds,
@@ -69,7 +68,7 @@ def swept_sizes(
     return Measured(
         source=f"replay of {', '.join(map(str, recorded))}",
         full_size=own.kept_size,
-        draft_length=max(len(own.summary.drafted_at), 1),
+        draft_length=max(own.depth or len(own.summary.drafted_at), 1),
         block_efficiencies={
             part.kept_size: part.summary.block_efficiency for part in [*others, own] if part.summary is not None
         },

@@ -17,6 +17,7 @@ from ..calibrate.tokenizer import tokenizer_facts
 from ..checkpoint.costs import available_ids, drafter_cost
 from ..checkpoint.read import open_checkpoint
 from ..checkpoint.stored import fingerprint
+from ..decoding.drafters.choose_plan import choose_plan, plan_depth
 from ..decoding.load import drafter_kind
 from ..decoding.rounds import GREEDY
 from ..decoding.sampling import Sampling
@@ -123,9 +124,24 @@ def run_header(
         "made": made | {"torch": torch.__version__},
         "target": folder.name,
         "vocabulary": facts.vocab_size,
+        "questions": len(questions),
         "identity": identity,
-        "methods": [method.as_object() for method in methods],
+        "methods": [method.as_object() | {"depth": _depth(method, settings)} for method in methods],
     }
+
+
+def _depth(method: Method, settings: Settings) -> int | None:
+    """How deep a round drafts, the steps that it takes; None without a drafter, and for a tree that is its own."""
+    if method.kind is None:
+        return None
+    plan = choose_plan(
+        method.kind,
+        settings.sampling,
+        draft_length=settings.draft_length,
+        nodes=settings.nodes,
+        branching=settings.branching,
+    )
+    return plan_depth(plan)
 
 
 def recording_header(header: dict[str, Any], settings: Settings, states: tuple[int, ...]) -> RecordingHeader:

@@ -38,7 +38,8 @@ class RecordedRound:
 class Generated:
     """One answer. turn: which of the question's, from 0. prompt_ids: what the target read.
 
-    prompt_seconds: until the first round began. ended: why it did (`decoding.stopping.Reason`).
+    turns: how many the question has. prompt_seconds: until the first round began.
+    ended: why it did (`decoding.stopping.Reason`).
     """
 
     question: str
@@ -50,6 +51,7 @@ class Generated:
     ended: str
     prompt_seconds: float
     rounds: tuple[RecordedRound, ...]
+    turns: int = 1
 
 
 @dataclass(frozen=True)
@@ -188,12 +190,21 @@ def _prove_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
     here, there = wanted["identity"], found["identity"]
     for name in {**here, **there}:
         if here.get(name) != there.get(name):
+            asked, held = _difference(here.get(name), there.get(name))
             raise InputError(
-                f"{folder} holds a run of another {name}",
-                expected=_shown(here.get(name)),
-                found=_shown(there.get(name)),
+                f"{folder} holds a run of {'other' if name == 'methods' else 'another'} {name}",
+                expected=_shown(asked),
+                found=_shown(held),
                 remedy="choose another --out, or repeat the command that began it",
             )
+
+
+def _difference(here: object, there: object) -> tuple[object, object]:
+    """Of two tables only the entries that differ."""
+    if not (isinstance(here, dict) and isinstance(there, dict)):
+        return here, there
+    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+    return {name: here.get(name, "none") for name in names}, {name: there.get(name, "none") for name in names}
 
 
 def _shown(value: object) -> str:

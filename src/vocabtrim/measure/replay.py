@@ -18,7 +18,7 @@ from ..calibrate.tokenizer import OpenTokenizer, open_tokenizer
 from ..checkpoint.costs import drafter_cost
 from ..checkpoint.layouts import INDEPENDENT
 from ..cost import Cost, mbsu
-from ..decoding.drafters.choose_plan import choose_plan
+from ..decoding.drafters.choose_plan import choose_plan, plan_depth
 from ..decoding.drafters.medusa import MedusaDrafter
 from ..decoding.drafters.protocol import Drafter
 from ..decoding.drafters.stepping import SteppingDrafter
@@ -56,7 +56,8 @@ class ReplayedVocabulary:
     name: of its file; FULL or OWN for the drafter's head as it is. kept_size: its ids. text: how much of the output
     could be drafted at all.
     rounds: those of each generation, in the order of `Replayed.generations`; None without a drafter. mbsu: predicted
-    from the block efficiency and the bytes of a draft step; None without a drafter and its target.
+    from the block efficiency and the bytes of a draft step; None without a drafter and its target. depth: planned; None
+    without a plan.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ReplayedVocabulary:
     text: TextCoverage
     rounds: tuple[tuple[ReplayedRound, ...], ...] | None = None
     cost: Cost | None = None
+    depth: int | None = None
 
     @cached_property
     def summary(self) -> Summary | None:
@@ -75,7 +77,7 @@ class ReplayedVocabulary:
         summary = self.summary
         if summary is None or self.cost is None:
             return None
-        steps = self.cost.steps(len(summary.drafted_at))
+        steps = self.cost.steps(self.depth or len(summary.drafted_at))
         return mbsu(summary.block_efficiency, self.cost.cost_ratio(self.kept_size), steps)
 
 
@@ -149,14 +151,14 @@ def replay(
     read = Recordings(recorded, opened, group_by=group_by, limit=limit, keep_loops=keep_loops)
     _prove_tokenizer(vocabularies, read.tokenizer_hash)
     drafting: Drafter | None = None
-    kind = cost = None
+    kind = cost = depth = None
     vocab: int | None = None
     if drafter is not None:
         kind = _kind(drafter, target)
         plan = choose_plan(kind, Sampling(), draft_length=draft_length, nodes=nodes, branching=branching)
         ends = open_ends(drafter if target is None else target, dtype=dtype, device=device, alone=target is None)
         vocab, drafting = ends.vocab, load_drafter(drafter, ends, plan=plan)
-        vocabularies = [_own(drafting), *vocabularies]
+        vocabularies, depth = [_own(drafting), *vocabularies], plan_depth(plan)
         read.want(drafting.states)
         cost = None if target is None else drafter_cost(local_folder(drafter), local_folder(target))
     run = _Run(vocabularies, drafting, vocab)
@@ -171,7 +173,7 @@ def replay(
             found=", ".join(f"{count:,} left out: {reason}" for reason, count in left_out.items()) or "none",
             remedy="name other recordings, or a drafter with a longer context",
         )
-    results = run.results(cost)
+    results = run.results(cost, depth)
     return Replayed(
         kept=results,
         generations=tuple(run.generations),
@@ -212,7 +214,7 @@ class _Run:
         )
         self.tokens += len(recorded.output)
 
-    def results(self, cost: Cost | None) -> tuple[ReplayedVocabulary, ...]:
+    def results(self, cost: Cost | None, depth: int | None) -> tuple[ReplayedVocabulary, ...]:
         return tuple(
             ReplayedVocabulary(
                 vocabulary.name,
@@ -220,6 +222,7 @@ class _Run:
                 tally.result(),
                 None if self._drafter is None else tuple(rounds),
                 cost,
+                depth,
             )
             for vocabulary, tally, rounds in zip(self._vocabularies, self._tallies, self._rounds, strict=True)
         )

@@ -116,7 +116,9 @@ def _beside(of: Figures) -> str:
     """A drafter beside none at all."""
     low, high = of.speedup_interval
     measured = f"{of.speedup:.2f} times as fast as alone (95 %: {interval(of.speedup_interval)})"
-    if of.questions < FEWEST_QUESTIONS or low <= 1 <= high:
+    if of.questions < FEWEST_QUESTIONS:
+        return f"With it the target is {measured}, on too few questions to rely on."
+    if low <= 1 <= high:
         return f"With it the target is {measured}: no difference can be told."
     if _alone_is_faster(of):
         return f"The target alone is faster here: with this drafter it is {measured}."
@@ -135,6 +137,9 @@ def _caution(run: RunSummary) -> str:
     told = []
     if run.questions < FEWEST_QUESTIONS:
         told.append(f"Fewer than {FEWEST_QUESTIONS} questions decide nothing: ask more.")
+    answered = run.questions + len({failure.question for failure in run.failed})
+    if answered < (asked := run.header.get("questions", 0)):
+        told.append(f"The run is not finished: {answered} of {number(asked, 'question')} asked.")
     if run.failed:
         told.append(f"Failed, and in no figure: {number(len(run.failed), 'question')}.")
     if len(run.trimmed) > 1:

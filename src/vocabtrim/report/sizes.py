@@ -13,7 +13,7 @@ import numpy as np
 from ..calibrate.counts import TokenCounts
 from ..cost import Cost
 from ..errors import MismatchError
-from ..measure.figures import complete
+from ..measure.figures import complete, drafted_depth
 from ..measure.metrics import Summary
 from ..measure.records import AUTOREGRESSIVE, FULL, Run
 from ..vocabulary.choose_size import MULTIPLE, best_size, rank_and_tabulate
@@ -78,8 +78,8 @@ def sizes_of(run: Run, measured: Summary, trimmed: Iterable[int], counts: Sequen
     """
     _prove_same_tokenizer(run, counts)
     full = next(told for told in run.header["methods"] if told["name"] == FULL)
-    draft_length = len(measured.drafted_at)
-    if not draft_length:
+    draft_length = drafted_depth(full, measured)
+    if not measured.drafted_at:
         return None
     available = None if full["kept_ids"] is None else np.asarray(full["kept_ids"], np.int64)
     ranking, table = rank_and_tabulate(

@@ -19,17 +19,21 @@ from ..report.write import write
 from .family import CALIBRATION, FAMILY, MEMBERS, HeldOut, calibration, held_out_prompts, member
 
 DRAFTERS = tuple(name for name in MEMBERS if name != "target")
+REACHED = {"eagle": (3.0, 5), "eagle3": (3.17, 5), "independent": (2.2, 4), "medusa": (1.79, 3)}
+"""Block efficiency with the full head, and how deep was drafted: bench/paper.py, docs/paper.md."""
 WAYS = ("plain", "full head", "trimmed head")  # the methods of `compare`, in their order
 TRIMMED, RUN, COUNTS = "trimmed", "run", "counts"  # folders that a demo makes
 
 
 def trim_built_in(drafter: str, out: Path, *, family: Path = FAMILY) -> Job:
     """Count the carried calibration text, choose, trim and check. Raises as `member` and `calibrate_and_trim`."""
+    block_efficiency, draft_length = REACHED[drafter]
     return calibrate_and_trim(
         member(drafter, family=family),
         target=member("target", family=family),
         calibrate=[f"{origin}:{calibration(origin, family=family)}" for origin in CALIBRATION],
         out=out,
+        choose_options={"block_efficiency": block_efficiency, "draft_length": draft_length},
     )
 
 

@@ -356,7 +356,9 @@ def best_size(table: SizeTable, ranking: Ranking, multiple: int | None = None) -
             remedy="pass --drafter and --target, or --keep with a number of ids or a coverage such as 0.99",
         )
     step = multiple or MULTIPLE
-    smallest = _round_up(max(len(ranking.always_keep), 1), step)
+    measured = [] if table.measured is None else sorted(table.measured.block_efficiencies)[:-1]
+    # Below the smallest measured size nothing is known of what is lost.
+    smallest = _round_up(max(len(ranking.always_keep), *measured[:1], 1), step)
     sizes = range(smallest, min(ranking.ids.size, table.full_size - 1) + 1, step)
     return max(sizes, key=table.worth, default=None)  # the first of equals
 
@@ -378,11 +380,12 @@ def _judge(table: SizeTable, size: int | None, best: int | None) -> tuple[str, s
 
 
 def _rows(table: SizeTable, ranking: Ranking, picked: int | None) -> tuple[SizeRow, ...]:
-    """Powers of two, the pick, and the full head."""
+    """Powers of two, what was measured, the pick, and the full head."""
     smallest = 1024 if table.full_size > 8192 else 32
     sizes = {smallest << doubling for doubling in range(table.full_size.bit_length())}
     possible = range(len(ranking.always_keep), min(ranking.ids.size, table.full_size - 1) + 1)
-    rows = {size for size in sizes | {picked} if size is not None and size in possible}
+    measured = set() if table.measured is None else set(table.measured.block_efficiencies)
+    rows = {size for size in sizes | measured | {picked} if size is not None and size in possible}
     return (*(table.row(size) for size in sorted(rows)), table.row(None))
 
 

@@ -168,6 +168,7 @@ def _read_json(path: Path, wanted: Sequence[str]) -> Contents:
 
 READERS: dict[str, Callable[[Path, Sequence[str]], Contents]] = {
     ".safetensors": _read_safetensors,
+    ".st": _read_safetensors,
     ".pt": _read_torch,
     ".pth": _read_torch,
     ".bin": _read_torch,

@@ -55,6 +55,13 @@ def choose_plan(
     return Chain(**_named(given, draft_length="length"), sampling=None if sampling.greedy else sampling)
 
 
+def plan_depth(plan: Plan | None) -> int | None:
+    """How many tokens deep a plan of `choose_plan` drafts where nothing cuts it short; None where there is none."""
+    if isinstance(plan, Chain):
+        return plan.length
+    return plan.depth if isinstance(plan, DynamicTree) else None
+
+
 def _named(given: Mapping[str, int], **fields: str) -> dict[str, int]:
     """The numbers that were given, under the names of a plan's fields."""
     return {fields[name]: value for name, value in given.items() if name in fields}
