@@ -25,7 +25,7 @@ from vocabtrim.calibrate.tokenizer import STOP, tokenizer_facts
 from vocabtrim.errors import UnsupportedError, VocabTrimError
 from vocabtrim.export.engines import engine_named
 from vocabtrim.export.export import export
-from vocabtrim.export.manifest import MANIFEST, problems_of
+from vocabtrim.export.manifest import MANIFEST, problems_of, read_manifest
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY
 from vocabtrim.vocabulary.kept import KeptVocabulary
@@ -63,7 +63,7 @@ def test_an_eagle3_folder_holds_what_the_class_loads_and_no_more(kind: str, tmp_
     assert written.keys() == before.keys()
     assert all(torch.equal(written[name], before[name]) for name in before)
     assert config_of(out)["draft_vocab_size"] == KEPT.size
-    assert not list(problems_of(out / MANIFEST))
+    assert not list(problems_of(read_manifest(out / MANIFEST)))
 
 
 def test_a_foreign_map_out_of_order_is_written_in_order(tmp_path: Path) -> None:
