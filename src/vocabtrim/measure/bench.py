@@ -8,13 +8,12 @@ Knows how target, drafters and records go together; figures are figures.py's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
 import torch
 
-from ..decoding.drafters.choose_plan import choose_plan
 from ..decoding.drafters.protocol import Drafter
 from ..decoding.load import load_drafter, load_target
 from ..decoding.rounds import Round, decode
@@ -90,15 +89,7 @@ class _Bench:
 
     def _drafter(self, method: Method) -> Drafter:
         assert method.folder is not None and method.kind is not None
-        told = self.settings
-        plan = choose_plan(
-            method.kind,
-            told.sampling,
-            draft_length=told.draft_length,
-            nodes=told.nodes,
-            branching=told.branching,
-        )
-        return load_drafter(method.folder, self.target, plan=plan)
+        return load_drafter(method.folder, self.target, plan=self.settings.plan(method.kind))
 
     @property
     def states(self) -> tuple[int, ...]:
@@ -171,21 +162,25 @@ class _Bench:
             )
         return self.words.decode(given.token_ids)
 
-    def _answer(self, question: Question, turn: int, method: str) -> Generated | Failed:
+    def _decode(self, drafter: Drafter | None, prompt: Sequence[int], question: str, turn: int) -> Iterator[Round]:
+        """An answer's rounds, by the chance of its own that every answer has."""
         told, generator = self.settings, torch.Generator(self.target.lm.device)
-        generator.manual_seed(_seed(told.seed, question.name, turn))
+        generator.manual_seed(_seed(told.seed, question, turn))
+        return decode(
+            self.target,
+            drafter,
+            prompt,
+            max_new_tokens=told.max_new_tokens,
+            sampling=told.sampling,
+            generator=generator,
+        )
+
+    def _answer(self, question: Question, turn: int, method: str) -> Generated | Failed:
         rounds: list[Round] = []
         try:
             prompt = self._prompt(question, turn)
             began = perf_counter()
-            for round in decode(
-                self.target,
-                self.drafters[method],
-                prompt,
-                max_new_tokens=told.max_new_tokens,
-                sampling=told.sampling,
-                generator=generator,
-            ):
+            for round in self._decode(self.drafters[method], prompt, question.name, turn):
                 if not rounds:
                     prompt_seconds = perf_counter() - began - round.seconds
                 rounds.append(round)
@@ -228,16 +223,7 @@ class _Bench:
     def _states_of(self, given: Generated, states: tuple[int, ...]) -> torch.Tensor:
         """The hidden states behind an answer, token by token as it was emitted."""
         recorder = StateRecorder(states)
-        generator = torch.Generator(self.target.lm.device)
-        generator.manual_seed(_seed(self.settings.seed, given.question, given.turn))
-        again = decode(
-            self.target,
-            recorder,
-            given.prompt_ids,
-            max_new_tokens=self.settings.max_new_tokens,
-            sampling=self.settings.sampling,
-            generator=generator,
-        )
+        again = self._decode(recorder, given.prompt_ids, given.question, given.turn)
         emitted = tuple(token for round in again for token in round.tokens)
         if emitted != given.token_ids:
             raise InputError(

@@ -18,6 +18,7 @@ from ..checkpoint.costs import available_ids, drafter_cost
 from ..checkpoint.read import open_checkpoint
 from ..checkpoint.stored import fingerprint
 from ..decoding.drafters.choose_plan import choose_plan, plan_depth
+from ..decoding.drafters.plans import Plan
 from ..decoding.load import drafter_kind
 from ..decoding.rounds import GREEDY
 from ..decoding.sampling import Sampling
@@ -43,6 +44,11 @@ class Settings:
     dtype: str = "bfloat16"
     device: str = "cpu"
 
+    def plan(self, kind: str) -> Plan | None:
+        """What a drafter of that kind drafts. Raises as `choose_plan`."""
+        numbers = {"draft_length": self.draft_length, "nodes": self.nodes, "branching": self.branching}
+        return choose_plan(kind, self.sampling, **numbers)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -65,6 +71,10 @@ class Method:
         ids = None if self.kept_ids is None else self.kept_ids.tolist()
         shown = {"name": self.name, "folder": folder, "kind": self.kind, "kept_size": self.kept_size}
         return {**shown, "cost": self.cost, "kept_ids": ids}
+
+    def depth(self, settings: Settings) -> int | None:
+        """How deep a round drafts, the steps that it takes; None without a drafter, and for a tree that is its own."""
+        return None if self.kind is None else plan_depth(settings.plan(self.kind))
 
 
 def methods_of(target: Path, drafter: str | Path | None, trimmed: Sequence[str | Path]) -> list[Method]:
@@ -126,22 +136,8 @@ def run_header(
         "vocabulary": facts.vocab_size,
         "questions": len(questions),
         "identity": identity,
-        "methods": [method.as_object() | {"depth": _depth(method, settings)} for method in methods],
+        "methods": [method.as_object() | {"depth": method.depth(settings)} for method in methods],
     }
-
-
-def _depth(method: Method, settings: Settings) -> int | None:
-    """How deep a round drafts, the steps that it takes; None without a drafter, and for a tree that is its own."""
-    if method.kind is None:
-        return None
-    plan = choose_plan(
-        method.kind,
-        settings.sampling,
-        draft_length=settings.draft_length,
-        nodes=settings.nodes,
-        branching=settings.branching,
-    )
-    return plan_depth(plan)
 
 
 def recording_header(header: dict[str, Any], settings: Settings, states: tuple[int, ...]) -> RecordingHeader:

@@ -185,21 +185,17 @@ def _agreed(block_efficiency: float | None, measured: Measured, cost: Cost | Non
 def rank_and_tabulate(
     files: Sequence[TokenCounts],
     *,
-    cost: Cost | None,
-    available: Ids | None = None,
-    prior: bool = True,
-    forced: Mapping[int, str] | None = None,
-    block_efficiency: float | None = None,
-    draft_length: int = DRAFT_LENGTH,
-    measured: Measured | None = None,
+    cost: Cost,
+    available: Ids | None,
+    block_efficiency: float,
+    draft_length: int,
 ) -> tuple[Ranking, SizeTable]:
     """The ranking that a size is cut from, and the table that predicts every size; arguments as for `choose`.
 
-    forced: id -> reason, those of the counts' own tokenizers by default.
     Raises InputError for counts without a token, MismatchError for counts of different tokenizers.
     """
     _one_tokenizer(files, None, available, cost)
-    ranking = _rank(files, available, prior, _forced(files, None, True, ()) if forced is None else forced)
+    ranking = _rank(files, available, True, _forced(files, None, True, ()))
     table = _tabulate(
         files,
         ranking,
@@ -207,7 +203,7 @@ def rank_and_tabulate(
         cost=cost,
         block_efficiency=block_efficiency,
         draft_length=draft_length,
-        measured=measured,
+        measured=None,
     )
     return ranking, table
 
