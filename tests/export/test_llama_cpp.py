@@ -294,7 +294,7 @@ def test_what_the_engine_does_not_compute_is_refused(world: World, name: str, tm
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("independent", "128 ids at most.*examples/llama_cpp_independent.py"),
+        ("independent", "128 ids at most.*docs/engines/llama-cpp.md"),
         ("EAGLE", "EAGLE-3 only.*SGLang"),
         ("Medusa, .pt", "no Medusa"),
         ("MTP, Qwen3-Next", "whole vocabulary.*SGLang"),

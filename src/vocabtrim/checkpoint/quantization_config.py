@@ -33,6 +33,11 @@ def section_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def method_of(config: Mapping[str, Any]) -> str:
+    """`quant_method` as its usual name, "awq" or "compressed-tensors"; empty where the config names none."""
+    return _method(section_of(config))
+
+
 def told_of(checkpoint: Checkpoint, module: str) -> Told:
     """What the config tells of a module that its tensors' shapes do not."""
     section = section_of(checkpoint.config)

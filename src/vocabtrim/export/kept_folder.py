@@ -52,5 +52,5 @@ def read_kept(folder: Path) -> Ids:
     """The ids of such a folder's rows: by its map, or all where the head is as wide as the vocabulary."""
     checkpoint = open_checkpoint(folder)
     if "d2t" not in checkpoint.tensors:
-        return np.arange(checkpoint.tensor("lm_head.weight").rows)
+        return np.arange(int(checkpoint.setting("draft_vocab_size")))
     return read_map(folder, "d2t", checkpoint.setting("vocab_size")).ids

@@ -20,7 +20,7 @@ from ..vocabulary.kept import Ids
 from .engine import Engine, Serving
 from .gguf_eagle3 import Numbers, ids_of, numbers_of, prove_tensors, weights_of
 from .gguf_tokenizer import add_tokenizer, prove_tokenizer_fits
-from .source import Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -33,7 +33,7 @@ _REFUSED = {
     INDEPENDENT: (
         "its loader wants a head row for every id of the drafter's tokenizer, and its draft-simple a tokenizer that "
         "differs from the target's by 128 ids at most",
-        "drive it from Python: examples/llama_cpp_independent.py; or serve it with an engine that takes it",
+        "drive it from Python as docs/engines/llama-cpp.md shows, or serve it with an engine that takes it",
     ),
     EAGLE: ("it knows EAGLE-3 only", "use SGLang, with a token map"),
     MEDUSA: ("it has no Medusa", "use your own loop, or an EAGLE-3 drafter"),
@@ -44,9 +44,15 @@ _REFUSED = {
 }
 
 
+def refuse(drafter: OfAKind) -> None:
+    """Raise UnsupportedError for kinds that llama.cpp cannot serve trimmed."""
+    refuse_kind(drafter, {EAGLE3}, "llama.cpp", *_REFUSED.get(drafter.kind, ("it has none", "use another engine")))
+
+
 def write(source: Source, folder: Path) -> Serving:
     """Put the drafter into `folder`/FILE."""
-    refuse_kind(source, {EAGLE3}, "llama.cpp", *_REFUSED.get(source.kind, ("it has none", "use another engine")))
+    refuse(source)
+    refuse_quantized(source, "llama.cpp", "has quantized types of its own: quantize the GGUF with llama-quantize")
     target = _target_of(source)
     gguf = _library()
     numbers = numbers_of(source, target)
@@ -168,4 +174,5 @@ ENGINE = Engine(
     tested={"llama-cpp-python": "0.3.36", "gguf": "0.19.0"},
     write=write,
     read_ids=read_ids,
+    refuse=refuse,
 )

@@ -19,7 +19,7 @@ from ..vocabulary.draft_map import DraftMap
 from ..vocabulary.kept import Ids
 from .drafter_folder import blocks_as, eagle3_tensors, flat_config, ids_by_offsets, refuse_unread, write_folder
 from .engine import Engine, Serving
-from .source import OfAKind, Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
 MAP = "d2t.pt"
 _WHERE = "modelopt/torch/export/plugins/hf_spec_export.py"
@@ -39,6 +39,7 @@ def refuse(drafter: OfAKind) -> None:
 def write(source: Source, folder: Path) -> Serving:
     """Write the folder that `EagleExporter` would, and the map for `data.draft_vocab_cache`."""
     refuse(source)
+    refuse_quantized(source, "Model-Optimizer", "trains plain heads alone")
     norms = eagle3_norms(source.drafter.checkpoint)
     if norms.before_residual or norms.before_fc or norms.each_state or norms.output:
         raise UnsupportedError(

@@ -24,7 +24,7 @@ from ..vocabulary.kept import Ids
 from .drafter_folder import blocks_as, eagle3_tensors, flat_config, refuse_unread, write_folder
 from .engine import Engine, Serving
 from .environment import Environment
-from .source import OfAKind, Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
 from .transformers import write_assistant
 
 NAME = "OpenVINO GenAI"
@@ -69,6 +69,7 @@ def refuse(drafter: OfAKind) -> None:
 def write(source: Source, folder: Path) -> Serving:
     """Convert a drafter of either kind, its tokenizer beside it."""
     refuse(source)
+    refuse_quantized(source, NAME, "is given plain heads alone")
     if not (source.folder / "tokenizer.json").is_file():
         raise InputError(
             f"{source.folder} holds no tokenizer, and {NAME} compares the drafter's with the target's",

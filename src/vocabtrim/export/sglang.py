@@ -28,7 +28,7 @@ from .drafter_folder import (
     write_folder,
 )
 from .engine import Engine, Serving
-from .source import OfAKind, Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
 TOKEN_MAP = "hot_tokens.pt"
 
@@ -79,6 +79,7 @@ def _write_eagle3(source: Source, folder: Path) -> Serving:
             found="true",
             remedy="serve the drafter with vLLM",
         )
+    refuse_quantized(source, "SGLang", "was read for plain heads alone")
     tensors = eagle3_tensors(source, blocks_as("layers.{}."))
     refuse_unread(tensors, _READ_EAGLE3, "SGLang", "srt/models/llama_eagle3.py")
     config = flat_config(source) | {"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama"}

@@ -16,6 +16,7 @@ from ..calibrate.tokenizer import TokenizerFacts
 from ..checkpoint.check import check
 from ..checkpoint.head_ids import KEPT_FILE, head_ids
 from ..checkpoint.layouts import Drafter, identify
+from ..checkpoint.quantization_config import method_of
 from ..checkpoint.read import Checkpoint, open_checkpoint
 from ..checkpoint.trim import tokenizer_beside
 from ..errors import CheckpointError, MismatchError, UnsupportedError
@@ -123,4 +124,18 @@ def refuse_kind(drafter: OfAKind, taken: Collection[str], engine: str, reason: s
             expected=", ".join(sorted(taken)),
             found=drafter.kind,
             remedy=remedy,
+        )
+
+
+def refuse_quantized(source: Source, engine: str, reason: str, methods: Collection[str] = ()) -> None:
+    """Raise UnsupportedError for a quantized head, unless config.json names one of `methods`, which the engine builds
+    heads by. reason: why it takes no other."""
+    stored = next((head.stored for head in source.drafter.heads if head.stored.quantized), None)
+    method = method_of(source.drafter.checkpoint.config)
+    if stored is not None and method not in methods:
+        raise UnsupportedError(
+            f"the head of {source.folder} is quantized, and {engine} {reason}",
+            expected=" or ".join(["a plain head", *methods]),
+            found=f"{stored.format} ({method or 'no quant_method'})",
+            remedy="trim the drafter before it was quantized, or serve this one with another engine",
         )

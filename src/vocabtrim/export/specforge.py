@@ -17,7 +17,7 @@ from ..provenance import write_file
 from ..vocabulary.dialects import maps_of
 from .drafter_folder import blocks_as, eagle3_tensors, flat_config, ids_by_offsets, refuse_unread, write_folder
 from .engine import Engine, Serving
-from .source import OfAKind, Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
 MAPPING = "vocab_mapping.pt"
 _WHERE = "specforge/modeling/draft/llama3_eagle.py"
@@ -36,6 +36,7 @@ def refuse(drafter: OfAKind) -> None:
 def write(source: Source, folder: Path) -> Serving:
     """Write the draft model's folder, and its mapping as the trainer's `vocab_mapping_path`."""
     refuse(source)
+    refuse_quantized(source, "SpecForge", "trains plain heads alone")
     norms, states = eagle3_norms(source.drafter.checkpoint), entry(source.drafter.checkpoint, STATES)
     if norms.before_residual or norms.before_fc or norms.output or len(states or "012") != 3:
         raise UnsupportedError(

@@ -15,7 +15,7 @@ from ..decoding.drafters.variants import STATES, eagle3_norms, eagle3_states, en
 from ..errors import InputError
 from .drafter_folder import blocks_as, eagle3_tensors, flat_config, ids_by_offsets, refuse_unread, write_folder
 from .engine import Engine, Serving
-from .source import OfAKind, Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
 VERSION = "0.9.0"
 _READ = (
@@ -36,6 +36,7 @@ def refuse(drafter: OfAKind) -> None:
 def write(source: Source, folder: Path) -> Serving:
     """Write a folder that `SpeculatorModel.from_pretrained` opens."""
     refuse(source)
+    refuse_quantized(source, "speculators", "makes plain heads alone")
     if source.target is None or source.target_name is None:
         raise InputError(
             "a folder of speculators names its verifier", expected="the target", found="none", remedy="pass --target"

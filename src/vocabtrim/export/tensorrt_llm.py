@@ -13,7 +13,7 @@ from ..decoding.drafters.variants import STATES, eagle3_norms, eagle3_states, en
 from ..errors import InputError, UnsupportedError
 from .drafter_folder import blocks_as, eagle3_tensors, flat_config, ids_by_offsets, refuse_unread, write_folder
 from .engine import Engine, Serving
-from .source import OfAKind, Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
 _WHERE = "tensorrt_llm/_torch/models/modeling_speculative.py"
 _READ = (
@@ -38,6 +38,7 @@ def refuse(drafter: OfAKind) -> None:
 def write(source: Source, folder: Path) -> Serving:
     """Write the folder that `speculative_model_dir` names."""
     refuse(source)
+    refuse_quantized(source, "TensorRT-LLM", "was read for plain heads alone")
     norms = eagle3_norms(source.drafter.checkpoint)
     if norms.before_residual or norms.before_fc or norms.each_state or norms.output:
         raise UnsupportedError(

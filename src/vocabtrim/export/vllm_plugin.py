@@ -20,22 +20,30 @@ from ..plugins import vllm as plugin
 from ..vocabulary.kept import Ids
 from . import drafter_folder, kept_folder
 from .engine import Engine, Serving
-from .source import Source, refuse_kind
-from .vllm import TESTED, serving
+from .source import OfAKind, Source, refuse_kind, refuse_quantized
+from .vllm import HEAD_METHODS, TESTED, serving
 
 _TOKEN_MAP = "token_map"
 _NEEDS = ("vocabtrim must be installed in the environment that vLLM runs in: it brings the class that serves this",)
 _FAST = ', "use_local_argmax_reduction": true'
 
 
-def _write(source: Source, folder: Path) -> Serving:
+def refuse(drafter: OfAKind) -> None:
+    """Raise UnsupportedError for kinds that the plugin has no class for."""
     refuse_kind(
-        source,
+        drafter,
         _WRITERS,
         "vLLM's plugin",
         "vLLM serves EAGLE-3 by itself, and an MTP module only with the head of the checkpoint it is part of",
         "use --engine vllm for EAGLE-3, --engine sglang for MTP",
     )
+
+
+def _write(source: Source, folder: Path) -> Serving:
+    refuse(source)
+    # Our class for Medusa makes plain heads.
+    methods = () if source.kind == MEDUSA else HEAD_METHODS
+    refuse_quantized(source, "vLLM's plugin", "builds no head of that method", methods)
     return _WRITERS[source.kind](source, folder)
 
 
@@ -142,4 +150,4 @@ _WRITERS: dict[str, Callable[[Source, Path], Serving]] = {
     MEDUSA: _write_medusa,
 }
 
-ENGINE = Engine("vllm-plugin", TESTED, _write, _read_ids)
+ENGINE = Engine("vllm-plugin", TESTED, _write, _read_ids, refuse)

@@ -38,7 +38,7 @@ class KeptHead(nn.Module):
     model: Any
     logits_processor: Any
 
-    def cut_head(self, config: Any, quant_config: Any, prefix: str) -> None:
+    def cut_head(self, config: Any, quant_config: Any) -> None:
         kept = config.draft_vocab_size
         self.target_vocab = config.vocab_size
         self.lm_head = ParallelLMHead(
@@ -46,7 +46,7 @@ class KeptHead(nn.Module):
             config.hidden_size,
             bias=getattr(config, "lm_head_bias", False),
             quant_config=quant_config,
-            prefix=maybe_prefix(prefix, "lm_head"),
+            prefix="lm_head",  # as the config's quantization names it; vLLM puts "draft_model." before its own
         )
         self.logits_processor.vocab_size = self.logits_processor.org_vocab_size = kept
         self.kept_ids = nn.Parameter(torch.full((kept,), -1, dtype=torch.long), requires_grad=False)
@@ -83,7 +83,7 @@ class Independent(KeptHead):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.cut_head(vllm_config.model_config.hf_config, vllm_config.quant_config, prefix)
+        self.cut_head(vllm_config.model_config.hf_config, vllm_config.quant_config)
 
     def load_weights(self, weights: Weights) -> set[str]:
         loaded: set[str] = super().load_weights(with_kept_ids(weights))  # type: ignore[misc]
@@ -123,7 +123,7 @@ class EagleVocabtrimForCausalLM(KeptHead, EagleLlamaForCausalLM):
                 prefix=maybe_prefix(prefix, "model.fc"),
                 return_bias=False,
             )
-        self.cut_head(config, quant_config, prefix)
+        self.cut_head(config, quant_config)
 
     def load_weights(self, weights: Weights) -> None:
         def placed(name: str) -> str:
