@@ -391,6 +391,12 @@ def _serving_notes(subject: _Subject) -> Iterator[Problem]:
             "SGLang's --speculative-use-rejection-sampling refuses trimmed drafters, and a token map is ignored here",
             "serve it without both",
         )
+        if (subject.folder / KEPT_FILE).exists():
+            yield Problem(
+                "serve.kept-file",
+                f"vLLM takes every safetensors file of a folder for weights, and stops at {KEPT_FILE}",
+                "write the folder that it takes with `vocabtrim export --engine vllm`",
+            )
 
 
 def _order_note(subject: _Subject) -> Iterator[Problem]:
