@@ -63,6 +63,7 @@ class TrimmedDrafter(LlamaDraftModel):
         how = engine.llama_context_default_params()
         how.n_ctx = how.n_batch = CONTEXT
         how.type_k = how.type_v = engine.GGML_TYPE_F32
+        how.flash_attn_type = engine.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it would round
         how.n_threads = how.n_threads_batch = 1
         self.context = engine.llama_init_from_model(self.model, how)
         self.batch = engine.llama_batch_init(CONTEXT, embedding.shape[1], 1)
