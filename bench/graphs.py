@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM
 import vocabtrim as vt
 from machine import certificate
 from tokenizer_of import write_tokenizer
-from vocabtrim.export.export import export
+from vocabtrim.exports.export import export
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY
 from vocabtrim.vocabulary.kept import KeptVocabulary

@@ -27,7 +27,7 @@ import numpy as np
 import vocabtrim as vt
 from machine import certificate
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
-from vocabtrim.export.export import export
+from vocabtrim.exports.export import export
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import ModelShape
 from vocabtrim.vocabulary.kept import KeptVocabulary

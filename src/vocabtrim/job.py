@@ -21,9 +21,9 @@ from .checkpoint.layouts import identify
 from .checkpoint.read import open_checkpoint
 from .checkpoint.trim import TrimPlan, TrimResult, apply_trim, plan_trim, tokenizer_beside
 from .errors import InputError, UnsafeError, VocabTrimError
-from .export.engines import engines_named
-from .export.export import Export, export_all
-from .export.manifest import BESIDE
+from .exports.engines import engines_named
+from .exports.export import Export, export_all
+from .exports.manifest import BESIDE
 from .hub import local_folder
 from .measure.measured_sizes import measured_sizes, swept_sizes
 from .provenance import refuse_existing

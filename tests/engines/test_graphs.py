@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 
 import vocabtrim as vt
 from vocabtrim.decoding.text import TargetText
-from vocabtrim.export.engines import engine_named
-from vocabtrim.export.export import export
+from vocabtrim.exports.engines import engine_named
+from vocabtrim.exports.export import export
 from vocabtrim.testbed.demo import chosen_prompts
 from vocabtrim.testbed.family import calibration, member
 

@@ -37,8 +37,8 @@ from llama_engine import (
 from tiny_tokenizer import train
 from vocabtrim.calibrate.tokenizer import load_tokenizer, tokenizer_facts
 from vocabtrim.decoding.text import TargetText
-from vocabtrim.export.export import export
-from vocabtrim.export.llama_cpp import FILE
+from vocabtrim.exports.export import export
+from vocabtrim.exports.llama_cpp import FILE
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.demo import chosen_prompts
 from vocabtrim.testbed.family import calibration, member

@@ -31,8 +31,8 @@ from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.decoding.drafters.medusa import MedusaDrafter
 from vocabtrim.decoding.drafters.plans import Chain
 from vocabtrim.decoding.text import TargetText
-from vocabtrim.export.export import export
-from vocabtrim.export.own_vocabulary import write_own_vocabulary
+from vocabtrim.exports.export import export
+from vocabtrim.exports.own_vocabulary import write_own_vocabulary
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.family import calibration, held_out_prompts, member
 from vocabtrim.testbed.shapes import TINY

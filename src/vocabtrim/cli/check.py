@@ -24,7 +24,7 @@ def check(
 
     Example: vocabtrim check trimmed/ --target Llama-3.1-8B-Instruct/
     """
-    from ..export.check import check as check_path
+    from ..exports.check import check as check_path
 
     report = check_path(path, target)
     if json:

@@ -11,7 +11,7 @@ from ..errors import InputError
 from .screen import Json, print_json
 
 if TYPE_CHECKING:
-    from ..export.export import Export
+    from ..exports.export import Export
 
 
 def export(
@@ -38,9 +38,9 @@ def export(
 
     Example: vocabtrim export trimmed/ --engine sglang --target Llama-3.1-8B-Instruct/ --out served/
     """
-    from ..export.engines import engines_named
-    from ..export.export import export as write
-    from ..export.export import export_all
+    from ..exports.engines import engines_named
+    from ..exports.export import export as write
+    from ..exports.export import export_all
 
     names = list(engines_named(engine))
     if len(names) == 1:

@@ -16,7 +16,7 @@ from drafters import target
 from quantized import FORMATS, quantize_head
 from vocabtrim.checkpoint.trim import trim
 from vocabtrim.errors import UnsupportedError
-from vocabtrim.export.export import export
+from vocabtrim.exports.export import export
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY
 from vocabtrim.vocabulary.kept import KeptVocabulary

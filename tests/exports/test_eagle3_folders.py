@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from trimmed_drafters import EAGLE3, trimmed
 from vocabtrim.errors import InputError, UnsupportedError
-from vocabtrim.export.export import export
+from vocabtrim.exports.export import export
 from vocabtrim.testbed.shapes import TINY
 from vocabtrim.vocabulary.kept import KeptVocabulary
 

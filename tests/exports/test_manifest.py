@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from trimmed_drafters import EAGLE, EAGLE3, trimmed
 from vocabtrim.errors import InputError
-from vocabtrim.export.check import check
-from vocabtrim.export.export import export, export_all
-from vocabtrim.export.manifest import MANIFEST, manifest_of, read_manifest
+from vocabtrim.exports.check import check
+from vocabtrim.exports.export import export, export_all
+from vocabtrim.exports.manifest import MANIFEST, manifest_of, read_manifest
 from vocabtrim.vocabulary.kept import KeptVocabulary
 
 ENGINES = ["sglang", "specforge", "model-optimizer"]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from drafters import DRAFTERS
 from trimmed_drafters import DEEPSEEK, EAGLE, EAGLE3, trimmed
 from vocabtrim.errors import InputError, UnsupportedError
-from vocabtrim.export.export import export
+from vocabtrim.exports.export import export
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY
 from vocabtrim.vocabulary.kept import KeptVocabulary

@@ -25,8 +25,8 @@ from five_ids import PROMPT, FiveIds, Tokens, five_ids
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.errors import UnsupportedError
-from vocabtrim.export.export import export
-from vocabtrim.export.manifest import MANIFEST, problems_of, read_manifest
+from vocabtrim.exports.export import export
+from vocabtrim.exports.manifest import MANIFEST, problems_of, read_manifest
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.demo import chosen_prompts
 from vocabtrim.testbed.family import calibration, member

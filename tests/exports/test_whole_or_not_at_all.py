@@ -11,8 +11,8 @@ import pytest
 
 from trimmed_drafters import EAGLE3, trimmed
 from vocabtrim.errors import OutputError
-from vocabtrim.export.check import check
-from vocabtrim.export.export import export_all
+from vocabtrim.exports.check import check
+from vocabtrim.exports.export import export_all
 
 ENGINES = ["sglang", "model-optimizer"]
 
@@ -20,7 +20,7 @@ ENGINES = ["sglang", "model-optimizer"]
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from vocabtrim.export import drafter_folder, export, manifest, model_optimizer
+from vocabtrim.exports import drafter_folder, export, manifest, model_optimizer
 
 drafter, out, stage = sys.argv[1:4]
 

@@ -15,34 +15,17 @@ from safetensors.torch import load_file
 import vocabtrim as vt
 from trimmed_drafters import EAGLE, EAGLE3, trimmed
 from vocabtrim.errors import CheckpointError, InputError, OutputError, UnsupportedError
-from vocabtrim.export import export as module
-from vocabtrim.export.engine import Serving
-from vocabtrim.export.engines import ENGINES, engine_named, engines_named
-from vocabtrim.export.export import export, export_all
-from vocabtrim.export.manifest import MANIFEST
+from vocabtrim.exports import export as module
+from vocabtrim.exports.engine import Serving
+from vocabtrim.exports.engines import ENGINES, engine_named, engines_named
+from vocabtrim.exports.export import export, export_all
+from vocabtrim.exports.manifest import MANIFEST
 from vocabtrim.testbed.shapes import TINY
 
 
 @pytest.fixture(scope="module")
 def eagle3(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return trimmed(tmp_path_factory.mktemp("eagle3"), EAGLE3)
-
-
-def test_the_public_name_is_the_function_before_and_after_the_package_is_imported(
-    eagle3: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """Python binds `vocabtrim.export` to the package as soon as one of its modules is imported."""
-    import subprocess
-    import sys
-
-    for number, first in enumerate(("", "import vocabtrim.export.manifest\n")):
-        out = tmp_path / str(number)
-        program = (
-            f"import vocabtrim as vt\n{first}print(vt.export({str(eagle3[0])!r}, 'sglang', out={str(out)!r}).engine)"
-        )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        assert done.stdout.strip() == "sglang", done.stderr
-        assert (out / MANIFEST).exists()
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -23,9 +23,9 @@ import vocabtrim as vt
 from vllm_runs import entry_point, speculative
 from vocabtrim.calibrate.tokenizer import STOP, tokenizer_facts
 from vocabtrim.errors import UnsupportedError, VocabTrimError
-from vocabtrim.export.engines import engine_named
-from vocabtrim.export.export import export
-from vocabtrim.export.manifest import MANIFEST, problems_of, read_manifest
+from vocabtrim.exports.engines import engine_named
+from vocabtrim.exports.export import export
+from vocabtrim.exports.manifest import MANIFEST, problems_of, read_manifest
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY
 from vocabtrim.vocabulary.kept import KeptVocabulary

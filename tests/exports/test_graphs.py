@@ -17,11 +17,11 @@ import pytest
 import drafters
 import vocabtrim as vt
 from vocabtrim.errors import CheckpointError, InputError, UnsupportedError
-from vocabtrim.export import onnx_genai, openvino
-from vocabtrim.export.environment import Environment
-from vocabtrim.export.export import export
-from vocabtrim.export.onnx_file import int64_initializer
-from vocabtrim.export.source import Source, open_source
+from vocabtrim.exports import onnx_genai, openvino
+from vocabtrim.exports.environment import Environment
+from vocabtrim.exports.export import export
+from vocabtrim.exports.onnx_file import int64_initializer
+from vocabtrim.exports.source import Source, open_source
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY
 

@@ -24,8 +24,8 @@ from tiny_tokenizer import edit, train
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.checkpoint.check import check
 from vocabtrim.errors import InputError, MismatchError, UnsupportedError
-from vocabtrim.export.export import export
-from vocabtrim.export.llama_cpp import FILE, read_ids
+from vocabtrim.exports.export import export
+from vocabtrim.exports.llama_cpp import FILE, read_ids
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY, ModelShape
 from vocabtrim.vocabulary.kept import KeptVocabulary

@@ -13,7 +13,7 @@ from drafters import DRAFTERS, target
 from trimmed_drafters import EAGLE3, trimmed
 from vocabtrim.checkpoint.trim import trim
 from vocabtrim.errors import CheckpointError, MismatchError, UnsupportedError
-from vocabtrim.export.source import open_source
+from vocabtrim.exports.source import open_source
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY
 from vocabtrim.vocabulary.kept import KeptVocabulary
