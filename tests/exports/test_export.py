@@ -117,6 +117,7 @@ def test_the_folder_carries_the_drafters_companions_and_no_map_of_ours(tmp_path:
     (drafter / "tokenizer_config.json").write_text("{}")
     export(drafter, "sglang", out=tmp_path / "out", target=owner)
     assert (tmp_path / "out" / "LICENSE").read_text() == "terms"
+    assert (drafter / "README.md").exists() and not (tmp_path / "out" / "README.md").exists()
     assert not (tmp_path / "out" / "kept.safetensors").exists()  # engines load every safetensors file they find
     assert "vocabtrim" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
@@ -149,3 +150,32 @@ def test_commands_are_quoted_only_as_words() -> None:
     assert at.command == "serve 'it'\"'\"'s' --map 'a b/hot.pt' --json '{\"model\": \"a b\"}'"
     assert at.acceptance == "see a b" and at.warnings == ("of a b",)
     assert Serving("{target}", "").at(Path("x"), "{out}").command == "'{out}'"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt-llm", "speculators", "sglang", "specforge"])
+def test_a_shell_takes_the_command_as_it_is_printed(engine: str, eagle3: tuple[Path, Path], tmp_path: Path) -> None:
+    """Whatever stands in the paths: each word comes out whole, and JSON is JSON."""
+    import subprocess
+
+    out, owner = tmp_path / "a b'c\"d$HOME", tmp_path / "t g't\"x"
+    shutil.copytree(eagle3[1], owner)
+    command = export(eagle3[0], engine, out=out, target=owner).serving.command
+    spy = "".join(f"{name}() {{ printf '%s\\0' \"$@\"; }}; " for name in ("vllm", "trtllm-serve", "python"))
+    done = subprocess.run(["bash", "-c", spy + command], capture_output=True, text=True, check=True, cwd=tmp_path)
+    words = done.stdout.split("\0")
+    assert str(owner) in words and not done.stderr
+    if engine in {"vllm", "speculators"}:
+        assert json.loads(words[words.index("--speculative-config") + 1])["model"] == str(out)
+    elif engine == "tensorrt-llm":
+        told = json.loads((tmp_path / "speculative.yaml").read_text())
+        assert told["speculative_config"]["speculative_model_dir"] == str(out)
+    else:
+        assert str(out) in words
+
+
+def test_a_program_takes_any_path() -> None:
+    serving = Serving('# once: convert {target}\nload("{out}/draft.json", "{target}")', "", python=True)
+    told = serving.at(Path("a b'c\"d"), 't"x').command
+    seen: list[tuple[str, str]] = []
+    exec(told, {"load": lambda *given: seen.append(given)})
+    assert seen == [("a b'c\"d/draft.json", 't"x')] and told.startswith("# once: convert 't\"x'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_it_says_what_was_exported(served: Path, drafter: tuple[Path, Path]) -> 
     assert list(told["engines"]) == ENGINES
     for name, part in told["engines"].items():
         files = {path.name for path in (served / name).iterdir()}
-        assert files == set(part["files"]), "every file is hashed"
+        assert files == {MANIFEST, *part["files"]}, "every file is hashed"
         for file, digest in part["files"].items():
             assert hashlib.sha256((served / name / file).read_bytes()).hexdigest() == digest
 
@@ -82,6 +83,39 @@ def test_a_file_that_changed_is_named(change: str, served: Path) -> None:
     for place in (served, served / "sglang", served / "specforge"):
         [problem] = check(place).problems
         assert problem.rule == "export.changed" and "specforge/model.safetensors" in problem.message
+        assert ("is gone" in problem.message) is (change != "a byte")
+
+
+def test_a_file_that_was_added_is_named(served: Path, drafter: tuple[Path, Path]) -> None:
+    """vLLM, say, takes every safetensors file of a folder."""
+    shutil.copy(drafter[0] / "kept.safetensors", served / "sglang")
+    [problem] = check(served).problems
+    assert problem.rule == "export.changed" and "kept.safetensors is no file of the export" in problem.message
+
+
+def test_one_engines_folder_speaks_for_itself_where_it_goes_alone(served: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(served / "sglang", tmp_path / "alone")
+    [note] = check(alone).notes
+    assert note.rule == "export.same" and "specforge" not in note.message
+    (alone / "config.json").write_text("{}")
+    assert rules(alone) == ["export.changed"]
+
+
+def test_another_number_of_ids_than_there_are_is_found(served: Path) -> None:
+    told = json.loads((served / MANIFEST).read_text())
+    (served / MANIFEST).write_text(json.dumps(told | {"kept_size": told["kept_size"] + 1}))
+    assert rules(served) == ["export.ids"] * len(ENGINES)
+
+
+def test_a_target_that_is_not_there_is_no_proof(served: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no tokenizer at"):
+        check(served, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert rules(served, tmp_path / "empty") == []  # nobody knows a tokenizer here
+    told = json.loads((served / MANIFEST).read_text()) | {"tokenizer_hash": "0" * 64}
+    (served / MANIFEST).write_text(json.dumps(told))
+    with pytest.raises(InputError, match="no tokenizer at"):
+        check(served, tmp_path / "empty")
 
 
 def rehash(served: Path, engine: str) -> None:
@@ -160,6 +194,10 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "a file above": of_sglang(files={"../../secret": "0" * 64}),
     "an absolute file": of_sglang(files={"/etc/passwd": "0" * 64}),
     "a file with a zero byte": of_sglang(files={"a\0b": "0" * 64}),
+    "a file that commands a terminal": of_sglang(files={"\x1b[31mred\n\nvocabtrim: ok": "0" * 64}),
+    "a file of half a character": of_sglang(files={"\ud800": "0" * 64}),
+    "a file of a long name": of_sglang(files={"a" * 5000: "0" * 64}),
+    "a number of many digits": whole(kept_size=10**400),
     "files as a list": of_sglang(files=["model.safetensors"]),
     "a digest as a number": of_sglang(files={"model.safetensors": 0}),
     "versions as a list": of_sglang(tested=["0.5.23"]),
@@ -172,7 +210,8 @@ def test_a_hostile_manifest_is_one_line(name: str, served: Path) -> None:
     (served / MANIFEST).write_text(json.dumps(HOSTILE[name](told)))
     with pytest.raises(InputError) as refused:
         read_manifest(served / MANIFEST)
-    assert "\n" not in str(refused.value) and MANIFEST in str(refused.value)
+    assert str(refused.value).isprintable() and MANIFEST in str(refused.value)
+    assert len(str(refused.value)) < 600
     with pytest.raises(InputError):
         check(served / "sglang")
 
@@ -181,6 +220,13 @@ def test_a_hostile_manifest_is_one_line(name: str, served: Path) -> None:
 def test_a_manifest_that_is_no_json_is_one_line(content: bytes, served: Path) -> None:
     (served / MANIFEST).write_bytes(content)
     with pytest.raises(InputError, match="is no manifest of an export"):
+        check(served)
+
+
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(served: Path) -> None:
+    (served / MANIFEST).unlink()
+    os.mkfifo(served / MANIFEST)
+    with pytest.raises(InputError, match="no regular file"):
         check(served)
 
 

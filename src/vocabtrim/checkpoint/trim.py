@@ -217,7 +217,8 @@ def _copies(drafter: Drafter, target: Path | None) -> dict[str, Path]:
         if path.is_file()
         and not path.name.startswith(".")
         and path.name not in ours
-        and path.suffix not in {*WEIGHT_SUFFIXES, ".npy"}  # maps beside the weights would contradict the new one
+        # Maps and hashes of the weights would contradict the new ones.
+        and path.suffix not in {*WEIGHT_SUFFIXES, ".npy", ".sha256"}
         and not path.name.endswith(".index.json")
     }
     card = copies.pop("README.md", None)

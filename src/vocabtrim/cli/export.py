@@ -61,8 +61,9 @@ def export(
 
 def tell(written: Export) -> None:
     """How it is served, for people; for export and trim alike."""
-    print(f"\n{written.out}: for {written.engine}. Serve it with:\n")
-    print("\n".join(f"    {line}" for line in written.serving.command.splitlines()))
+    how = "In Python" if written.serving.python else "Use it with"
+    print(f"\n{written.out}: for {written.engine}. {how}:\n")
+    print(written.serving.command)
     print(f"\nAcceptance: {written.serving.acceptance}")
     for warning in written.serving.warnings:
         print(f"warning: {warning}")
@@ -74,6 +75,7 @@ def as_object(written: Export) -> dict[str, object]:
         "out": str(written.out),
         "engine": written.engine,
         "command": written.serving.command,
+        "language": "python" if written.serving.python else "shell",
         "acceptance": written.serving.acceptance,
         "warnings": list(written.serving.warnings),
     }

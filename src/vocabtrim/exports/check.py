@@ -13,6 +13,7 @@ from ..checkpoint.check import CheckReport
 from ..checkpoint.check import check as check_files
 from ..checkpoint.head_ids import KEPT_FILE
 from ..checkpoint.trim import tokenizer_beside
+from ..errors import InputError
 from ..hub import local_folder
 from ..vocabulary.draft_map import Problem
 from ..vocabulary.kept import KeptVocabulary
@@ -30,13 +31,25 @@ def check(path: str | Path, target: str | Path | None = None) -> CheckReport:
     manifest = manifest_of(path) if path.exists() else None
     if manifest is None:
         return check_files(path, target)
-    exported = _check_export(manifest, None if target is None else tokenizer_beside(local_folder(target)))
+    exported = _check_export(manifest, None if target is None else _tokenizer_of(local_folder(target), manifest))
     if manifest.file.parent != path / BESIDE:
         return exported
     drafter = check_files(path, target)
     apart = tuple(_apart(path, manifest))
     problems = (*drafter.problems, *exported.problems, *apart)
     return CheckReport(drafter.kind, problems, (*drafter.notes, *exported.notes) if not apart else drafter.notes)
+
+
+def _tokenizer_of(target: Path, manifest: Manifest) -> TokenizerFacts | None:
+    """None where neither the export nor the target's folder knows one."""
+    found = tokenizer_beside(target)
+    if not target.is_dir() or (found is None and manifest.tokenizer_hash is not None):
+        raise InputError(
+            f"no tokenizer at {target}, and it is what an export is compared by",
+            expected="the target's folder, with its tokenizer.json",
+            remedy="correct --target, or leave it out",
+        )
+    return found
 
 
 def _check_export(manifest: Manifest, tokenizer: TokenizerFacts | None) -> CheckReport:

@@ -58,6 +58,18 @@ def eagle3_tensors(source: Source, rename: Callable[[str], str]) -> list[Planned
     return [*body_tensors(source, rename), *head_tensors(source), *planned_maps(source.kept, source.width)]
 
 
+def refuse_layers(source: Source, engine: str) -> None:
+    """Raise UnsupportedError for a drafter of several decoder layers, where the engine has one."""
+    blocks = {found[0] for name in source.drafter.body if (found := _BLOCK.match(name))}
+    if len(blocks) > 1:
+        raise UnsupportedError(
+            f"{engine} drafts with one decoder layer, and {source.folder} has several",
+            expected="one",
+            found=", ".join(sorted(blocks)),
+            remedy="serve the drafter with vLLM or SGLang",
+        )
+
+
 def refuse_unread(tensors: Sequence[PlannedTensor], read: str, engine: str, where: str) -> None:
     """Raise UnsupportedError for the first tensor that the engine would leave unread, silently.
 
@@ -118,10 +130,12 @@ def write_folder(
 
 
 def copy_companions(folder: Path, source: Source) -> None:
-    """Tokenizer, licence and card of the drafter: every small file that is neither weights nor config nor a map."""
-    ours = {"config.json", KEPT_FILE, *(path.name for path in source.drafter.checkpoint.files)}
+    """Tokenizer and licence of the drafter: every small file that is neither weights nor config nor a map. Not the
+    card, which speaks of the trimmed folder.
+    """
+    ours = {"config.json", "README.md", KEPT_FILE, *(path.name for path in source.drafter.checkpoint.files)}
     for path in sorted(source.folder.iterdir()):
-        weights = path.suffix in {*WEIGHT_SUFFIXES, ".npy"} or path.name.endswith(".index.json")
+        weights = path.suffix in {*WEIGHT_SUFFIXES, ".npy", ".sha256"} or path.name.endswith(".index.json")
         if path.is_file() and not path.name.startswith(".") and path.name not in ours and not weights:
             shutil.copyfile(path, folder / path.name)
 

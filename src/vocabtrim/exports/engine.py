@@ -5,43 +5,57 @@ One module for each engine fills in an `Engine`; `engines.py` lists them. Knows 
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoint.layouts import Drafter
 from ..vocabulary.kept import Ids
 from .source import Source
 
-# A path that begins a word of a command may need quotes; inside quotes or JSON it stands as it is.
-_PATH = re.compile(r"(?<!\S)\{(?P<word>out|target)\}(?P<rest>[\w./-]*)(?!\S)|\{(?P<inside>out|target)\}")
+# A path is a word of the shell, or a string in double quotes: in a shell's JSON argument or in Python.
+_PATH = re.compile(
+    r"(?<!\S)\{(?P<word>out|target)\}(?P<rest>[\w./-]*)(?!\S)"
+    r'|"\{(?P<string>out|target)\}(?P<end>[\w./-]*)"|\{(?P<inside>out|target)\}'
+)
 
 
 @dataclass(frozen=True)
 class Serving:
     """What to do with what was written. `{out}` and `{target}` stand for the two paths.
 
-    command: the lines that serve it. acceptance: where the engine shows how many drafts were accepted.
+    command: the lines that serve it, of a shell, whose JSON arguments stand in single quotes, or a Python program.
+    acceptance: where the engine shows how many drafts were accepted.
     warnings: limits of that engine with this drafter, each with what to do.
     """
 
     command: str
     acceptance: str
     warnings: tuple[str, ...] = ()
+    python: bool = False
 
     def at(self, out: Path, target: str) -> Serving:
         """The same with paths in it, quoted where a shell would take them apart."""
         paths = {"out": str(out), "target": target}
 
         def path(found: re.Match[str]) -> str:
-            return paths[found["inside"]] if found["inside"] else shlex.quote(paths[found["word"]] + found["rest"])
+            if found["word"]:
+                return shlex.quote(paths[found["word"]] + found["rest"])
+            if found["inside"]:
+                return paths[found["inside"]]
+            string = json.dumps(paths[found["string"]] + found["end"])
+            return string if self.python else string.replace("'", "'\"'\"'")
 
         def told(text: str) -> str:
-            return _PATH.sub(lambda found: paths[found["inside"] or found["word"]] + (found["rest"] or ""), text)
+            return re.sub(r"\{(out|target)\}", lambda found: paths[found[1]], text)
 
-        return Serving(_PATH.sub(path, self.command), told(self.acceptance), tuple(map(told, self.warnings)))
+        command = _PATH.sub(path, self.command)
+        return replace(
+            self, command=command, acceptance=told(self.acceptance), warnings=tuple(map(told, self.warnings))
+        )
 
 
 def _refuse_nothing(drafter: Drafter) -> None:

@@ -41,6 +41,6 @@ def engines_named(names: Iterable[str]) -> dict[str, Engine]:
             "an engine is named twice" if apart else "no engine is named",
             expected=", ".join(ENGINES),
             found=", ".join(apart) or "nothing",
-            remedy="name each once",
+            remedy="name each once" if apart else "name one of them",
         )
     return {name: engine_named(name) for name in apart}

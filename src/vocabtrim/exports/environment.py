@@ -43,7 +43,7 @@ class Environment:
         """The python that holds the packages. Raises InputError where none does."""
         named = os.environ.get(self.variable)
         python = named or sys.executable
-        missing = [name for name, version in versions(python, self.packages).items() if version is None]
+        missing = [name for name, version in self._versions(python, self.packages).items() if version is None]
         if missing:
             raise InputError(
                 "converting needs libraries that are not installed here"
@@ -57,13 +57,21 @@ class Environment:
 
     def newer(self, tested: Mapping[str, str]) -> tuple[str, ...]:
         """A warning for each package there that is newer than the one that was tested."""
-        found = versions(self.python(), tuple(tested))
+        found = self._versions(self.python(), tuple(tested))
         return tuple(
             f"{name} {version} of {self.variable} is newer than {tested[name]}, with which this export was tested: "
             "check what it drafts"
             for name, version in found.items()
             if version is not None and Version(version) > Version(tested[name])
         )
+
+    def _versions(self, python: str, packages: Sequence[str]) -> dict[str, str | None]:
+        try:
+            return versions(python, packages)
+        except InputError as error:
+            raise InputError(
+                f"{self.variable} names no python", expected=error.expected, found=python, remedy="correct the variable"
+            ) from error
 
     def run(self, script: Path, *arguments: str | Path, what: str) -> Any:
         """What the script prints as its last line, from JSON. Raises CheckpointError with the last line of its errors.

@@ -6,7 +6,7 @@ Puts the parts in order; knows no engine's format.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -68,6 +68,7 @@ def export_all(
         for name, engine in named.items():
             (folder / name).mkdir()
             servings[name] = _write(engine, source, folder / name)
+            write_manifest(folder / name, source, {name: folder / name})  # for when it goes to a server by itself
         write_manifest(folder, source, {name: folder / name for name in named})
     return [
         Export(name, place / name, _told(serving, place / name, target, newer[name]))
@@ -92,7 +93,7 @@ def _write(engine: Engine, source: Source, folder: Path) -> Serving:
 
 def _told(serving: Serving, out: Path, target: str | Path | None, newer: Sequence[str]) -> Serving:
     filled = serving.at(out, "TARGET" if target is None else str(target))
-    return Serving(filled.command, filled.acceptance, (*filled.warnings, *newer))
+    return replace(filled, warnings=(*filled.warnings, *newer))
 
 
 def _newer(engine: Engine, given: str | None) -> list[str]:

@@ -26,6 +26,7 @@ MANIFEST = "vocabtrim-export.json"
 BESIDE = "exports"  # the folder of `trim --export`, inside the trimmed drafter's own
 SCHEMA = 1
 _LARGEST = 1 << 24  # bytes; a real one has some thousand
+_LONGEST = 1024  # characters of a path
 _AGAIN = "export again with `vocabtrim export`"
 
 
@@ -85,26 +86,24 @@ def write_manifest(root: Path, source: Source, folders: Mapping[str, Path]) -> N
 def manifest_of(path: Path) -> Manifest | None:
     """The manifest that speaks for a folder, or for a file in it; None where there is none.
 
-    It stands in the folder; in the one above, where it names the folder; or in BESIDE, for a trimmed drafter's.
-    Raises InputError for one that cannot be read.
+    It stands in the folder above, where it names this one among several; in the folder; or in BESIDE, for a trimmed
+    drafter's. Raises InputError for one that cannot be read.
     """
     folder = path if path.is_dir() else path.parent
-    for root in (folder, folder / BESIDE):
-        if (root / MANIFEST).is_file():
-            return read_manifest(root / MANIFEST)
     parent = folder.absolute().parent if folder == Path() else folder.parent
-    if (parent / MANIFEST).is_file():
+    if (parent / MANIFEST).exists():
         above = read_manifest(parent / MANIFEST)
         if any(above.folder_of(part).resolve() == folder.resolve() for part in above.engines):
             return above
-    return None
+    found = next((root / MANIFEST for root in (folder, folder / BESIDE) if (root / MANIFEST).exists()), None)
+    return None if found is None else read_manifest(found)
 
 
 def read_manifest(file: Path) -> Manifest:
     """What a manifest says. Raises InputError for one that cannot be read or that names files outside its folder."""
     try:
-        if file.stat().st_size > _LARGEST:
-            raise _bad(file, f"{file.stat().st_size:,} bytes")
+        if not file.is_file() or file.stat().st_size > _LARGEST:
+            raise _bad(file, f"{file.stat().st_size:,} bytes" if file.is_file() else "no regular file")
         told = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise _bad(file, error) from error
@@ -117,7 +116,7 @@ def read_manifest(file: Path) -> Manifest:
         )
     sizes = [told.get("kept_size"), told.get("target_vocab")]
     if any(type(size) is not int or not 0 < size <= MAX_ENTRIES for size in sizes):
-        raise _bad(file, f"kept_size and target_vocab {sizes}")
+        raise _bad(file, f"kept_size and target_vocab {str(sizes)[:60]}")
     for key in ("kind", "kept_hash"):
         if not isinstance(told.get(key), str):
             raise _bad(file, f"no {key}")
@@ -143,7 +142,7 @@ def _part(file: Path, name: str, part: Any) -> Exported:
         raise InputError(
             f"{file} names an engine that is not known here",
             expected=", ".join(ENGINES),
-            found=name,
+            found=ascii(name)[:60],
             remedy="read it with the version of vocabtrim that wrote it",
         )
     if not isinstance(part, dict) or not isinstance(part.get("folder"), str):
@@ -154,8 +153,13 @@ def _part(file: Path, name: str, part: Any) -> Exported:
             raise _bad(file, f"no files or no versions of {name}")
     assert isinstance(files, dict) and isinstance(tested, dict)
     for inside in (part["folder"], *files):
-        if PurePosixPath(inside).is_absolute() or ".." in PurePosixPath(inside).parts or "\0" in inside:
-            raise InputError(f"{file} names a file outside its folder", found=inside, remedy="do not trust this export")
+        outside = PurePosixPath(inside).is_absolute() or ".." in PurePosixPath(inside).parts
+        if outside or not inside.isprintable() or len(inside) > _LONGEST:
+            raise InputError(
+                f"{file} names a file outside its folder, or none",
+                found=ascii(inside)[:60],
+                remedy="do not trust this export",
+            )
     return Exported(name, part["folder"], tested, files)
 
 
@@ -170,10 +174,8 @@ def problems_of(manifest: Manifest) -> Iterator[Problem]:
     """
     for part in manifest.engines:
         folder = manifest.folder_of(part)
-        changed = next((name for name, digest in part.files.items() if _digest(folder / name) != digest), None)
-        if changed is not None or not part.files:
-            told = f"{folder / changed} is not" if changed else f"{folder} holds no file of"
-            yield Problem("export.changed", f"{told} what was exported", _AGAIN)
+        if told := _changed(folder, part):
+            yield Problem("export.changed", f"{told} (for {part.engine})", _AGAIN)
             continue
         found = _hash_of_ids(manifest, part)
         if found != manifest.kept_hash:
@@ -181,10 +183,23 @@ def problems_of(manifest: Manifest) -> Iterator[Problem]:
             yield Problem("export.ids", message, _AGAIN)
 
 
+def _changed(folder: Path, part: Exported) -> str | None:
+    """What of a folder is not as it was exported: a file that is another, gone, or new; None where all is."""
+    for name, digest in part.files.items():
+        found = _digest(folder / name)
+        if found != digest:
+            return f"{folder / name} is {'not what was exported' if found else 'gone'}"
+    files = {path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()}
+    added = min(files - {MANIFEST, *part.files}, default=None)
+    return None if added is None else f"{folder / added} is no file of the export, and engines may read it"
+
+
 def _hash_of_ids(manifest: Manifest, part: Exported) -> str:
     """The hash of what the engine would read, or why it reads nothing."""
     try:
         ids = engine_named(part.engine).read_ids(manifest.folder_of(part))
+        if ids.size != manifest.kept_size:
+            return f"{ids.size:,} ids, not {manifest.kept_size:,}"
         return KeptVocabulary(np.sort(ids), manifest.target_vocab).hash
     except VocabTrimError as error:
         return str(error.what)

@@ -68,10 +68,9 @@ def write(source: Source, folder: Path) -> Serving:
     write_map(told, "d2t", folder / MAP)
     command = (
         "# in the recipe of a training run: data.draft_vocab_cache: {out}/" + MAP + "\n"
-        "trtllm-serve {target} --extra_llm_api_options speculative.yaml"
-        "  # speculative_model_dir: {out}; see `vocabtrim export --engine tensorrt-llm`"
+        "# to serve the drafter, export it for an engine: vllm, sglang, tensorrt-llm"
     )
-    return Serving(command, "where the engine that serves the folder shows it")
+    return Serving(command, "shown by the engine that it is exported for")
 
 
 def read_ids(folder: Path) -> Ids:

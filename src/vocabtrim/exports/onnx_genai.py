@@ -74,7 +74,7 @@ def write(source: Source, folder: Path) -> Serving:
         kept.write_text(json.dumps(source.kept.ids.tolist()), encoding="utf-8")
         script = Path(__file__).with_name("onnx_convert.py")
         CONVERTER.run(script, given, folder, kept, what=f"converting {source.folder} to ONNX")
-    return Serving(_COMMAND, _ACCEPTANCE, (*_LIMITS, *CONVERTER.newer(TESTED)))
+    return Serving(_COMMAND, _ACCEPTANCE, (*_LIMITS, *CONVERTER.newer(TESTED)), python=True)
 
 
 _LIMITS = (

@@ -84,7 +84,7 @@ def _write_independent(source: Source, folder: Path) -> Serving:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         write_assistant(source, Path(scratch))
         _convert(source, Path(scratch), folder, {})
-    return Serving(_COMMAND, _ACCEPTANCE, (_EXACT, *CONVERTER.newer(TESTED)))
+    return Serving(_COMMAND, _ACCEPTANCE, (_EXACT, *CONVERTER.newer(TESTED)), python=True)
 
 
 def _write_eagle3(source: Source, folder: Path) -> Serving:
@@ -101,7 +101,7 @@ def _write_eagle3(source: Source, folder: Path) -> Serving:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         write_folder(Path(scratch), source, tensors, config)
         _convert(source, Path(scratch), folder, {"hidden_layers": layers})
-    return Serving(_COMMAND, _ACCEPTANCE, (_EXACT, *warnings, *CONVERTER.newer(TESTED)))
+    return Serving(_COMMAND, _ACCEPTANCE, (_EXACT, *warnings, *CONVERTER.newer(TESTED)), python=True)
 
 
 def _convert(source: Source, given: Path, folder: Path, settings: dict[str, Any]) -> None:

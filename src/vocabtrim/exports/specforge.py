@@ -15,7 +15,15 @@ from ..decoding.drafters.variants import STATES, eagle3_norms, entry
 from ..errors import UnsupportedError
 from ..provenance import write_file
 from ..vocabulary.dialects import maps_of
-from .drafter_folder import blocks_as, eagle3_tensors, flat_config, ids_by_offsets, refuse_unread, write_folder
+from .drafter_folder import (
+    blocks_as,
+    eagle3_tensors,
+    flat_config,
+    ids_by_offsets,
+    refuse_layers,
+    refuse_unread,
+    write_folder,
+)
 from .engine import Engine, Serving
 from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
@@ -37,6 +45,7 @@ def write(source: Source, folder: Path) -> Serving:
     """Write the draft model's folder, and its mapping as the trainer's `vocab_mapping_path`."""
     refuse(source)
     refuse_quantized(source, "SpecForge", "trains plain heads alone")
+    refuse_layers(source, "SpecForge")
     norms, states = eagle3_norms(source.drafter.checkpoint), entry(source.drafter.checkpoint, STATES)
     if norms.before_residual or norms.before_fc or norms.output or len(states or "012") != 3:
         raise UnsupportedError(
@@ -53,7 +62,7 @@ def write(source: Source, folder: Path) -> Serving:
     write_folder(folder, source, tensors, {key: value for key, value in config.items() if key not in left_out})
     _write_mapping(source, folder)
     command = (
-        "# train on from it: AutoDraftModel.from_pretrained({out}), then load_vocab_mapping({out}/" + MAPPING + ")\n"
+        "# train on from it: the draft model is in {out}, its vocabulary mapping is {out}/" + MAPPING + "\n"
         "python -m sglang.launch_server --model-path {target} --speculative-algorithm EAGLE3 "
         "--speculative-draft-model-path {out} --speculative-num-steps 3 --speculative-eagle-topk 1 "
         "--speculative-num-draft-tokens 4"

@@ -44,7 +44,7 @@ def write(source: Source, folder: Path) -> Serving:
     tensors = eagle3_tensors(source, blocks_as("layers.{}."))
     refuse_unread(tensors, _READ, "speculators", "speculators/models/eagle3/core.py")
     write_folder(folder, source, tensors, _config(source, any("q_norm" in tensor.name for tensor in tensors)))
-    told = '{"method": "eagle3", "model": "{out}", "num_speculative_tokens": 3}'
+    told = '{"method": "eagle3", "model": "{out}", "num_speculative_tokens": 3, "use_local_argmax_reduction": true}'
     command = f"vllm serve {{target}} --speculative-config '{told}'"
     return Serving(command, "vllm:spec_decode_num_accepted_tokens_total and its like at /metrics")
 

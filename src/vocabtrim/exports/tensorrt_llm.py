@@ -11,7 +11,15 @@ from pathlib import Path
 from ..checkpoint.layouts import EAGLE3
 from ..decoding.drafters.variants import STATES, eagle3_norms, eagle3_states, entry
 from ..errors import InputError, UnsupportedError
-from .drafter_folder import blocks_as, eagle3_tensors, flat_config, ids_by_offsets, refuse_unread, write_folder
+from .drafter_folder import (
+    blocks_as,
+    eagle3_tensors,
+    flat_config,
+    ids_by_offsets,
+    refuse_layers,
+    refuse_unread,
+    write_folder,
+)
 from .engine import Engine, Serving
 from .source import OfAKind, Source, refuse_kind, refuse_quantized
 
@@ -20,13 +28,11 @@ _READ = (
     r"midlayer\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj|input_layernorm|hidden_norm|post_attention_layernorm)"
     r"\.weight|(fc|norm|embed_tokens|lm_head)\.weight"
 )
-_SERVE = """cat > speculative.yaml <<'END'
-speculative_config:
-  decoding_type: Eagle
-  max_draft_len: 3
-  speculative_model_dir: {{out}}{states}
-END
-trtllm-serve {{target}} --extra_llm_api_options speculative.yaml"""
+_SERVE = (  # JSON is YAML, and one line of it can be pasted
+    'echo \'{{"enable_iter_perf_stats": true, "speculative_config": {{"decoding_type": "Eagle", "max_draft_len": 3, '
+    '"speculative_model_dir": "{{out}}"{states}}}}}\' > speculative.yaml\n'
+    "trtllm-serve {{target}} --extra_llm_api_options speculative.yaml"
+)
 
 
 def refuse(drafter: OfAKind) -> None:
@@ -39,6 +45,7 @@ def write(source: Source, folder: Path) -> Serving:
     """Write the folder that `speculative_model_dir` names."""
     refuse(source)
     refuse_quantized(source, "TensorRT-LLM", "was read for plain heads alone")
+    refuse_layers(source, "TensorRT-LLM")
     norms = eagle3_norms(source.drafter.checkpoint)
     if norms.before_residual or norms.before_fc or norms.each_state or norms.output:
         raise UnsupportedError(
@@ -51,8 +58,12 @@ def write(source: Source, folder: Path) -> Serving:
     refuse_unread(tensors, _READ, "TensorRT-LLM", _WHERE)
     config = flat_config(source) | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     write_folder(folder, source, tensors, {key: value for key, value in config.items() if key != "bias"})
-    acceptance = "specDecodingStats of /metrics, with enable_iter_perf_stats: true in the same file"
-    return Serving(_SERVE.format(states=_captured(source)), acceptance, ("drafts are chains, and greedy",))
+    return Serving(command(source), "specDecodingStats of /metrics", ("drafts are chains, and greedy",))
+
+
+def command(source: Source) -> str:
+    """What serves an EAGLE-3 folder."""
+    return _SERVE.format(states=_captured(source))
 
 
 def _one_layer(name: str) -> str:
@@ -74,7 +85,7 @@ def _captured(source: Source) -> str:
         )
     family, layers = str(source.target.setting("model_type", "")), source.target.setting("num_hidden_layers", 0)
     outputs = [state - 1 for state in eagle3_states(source.drafter.checkpoint, family, layers)]
-    return f"\n  eagle3_layers_to_capture: {outputs}"
+    return f', "eagle3_layers_to_capture": {outputs}'
 
 
 ENGINE = Engine(

@@ -32,13 +32,13 @@ _REASONS = {
 }
 
 _COMMAND = """\
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 target = AutoModelForCausalLM.from_pretrained("{target}")
 assistant = AutoModelForCausalLM.from_pretrained("{out}", trust_remote_code=True)
-inputs = AutoTokenizer.from_pretrained("{target}")("Why is the sky blue?", return_tensors="pt")
-target.generate(**inputs, assistant_model=assistant, max_new_tokens=128)"""
+tokenizer = AutoTokenizer.from_pretrained("{target}")
+inputs = tokenizer("Why is the sky blue?", return_tensors="pt")
+print(tokenizer.decode(target.generate(**inputs, assistant_model=assistant, max_new_tokens=128)[0]))"""
 
 _ACCEPTANCE = (
     "generate() counts nothing. Count the target's passes with a forward hook: tokens emitted per pass are the block "
@@ -57,7 +57,7 @@ def write(source: Source, folder: Path) -> Serving:
     """Config, weights, model code and tokenizer of an assistant."""
     refuse(source)
     write_assistant(source, folder)
-    return Serving(_COMMAND, _ACCEPTANCE, (_CODE_WARNING, *_LIMITS))
+    return Serving(_COMMAND, _ACCEPTANCE, (_CODE_WARNING, *_LIMITS), python=True)
 
 
 def write_assistant(source: Source, folder: Path) -> None:
