@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -99,39 +95,11 @@ def generate(
 def _follow(generation: Generation, show: Callable[[Iterable[Piece]], None]) -> bool:
     """Show the text as it comes; whether Ctrl-C ended it."""
     try:
-        with _strikes() as struck:
-            show(_until_struck(generation, struck))
+        show(generation)
     except KeyboardInterrupt:
         show(generation.break_off())
         return True
     return False
-
-
-@contextmanager
-def _strikes() -> Iterator[list[int]]:
-    """A list that grows with every Ctrl-C: libraries may swallow the exception that Python raises for it."""
-    struck: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):  # none of ours to handle
-        yield struck
-        return
-
-    def strike(number: int, frame: FrameType | None) -> None:
-        struck.append(number)
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, strike)
-    try:
-        yield struck
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _until_struck(pieces: Iterable[Piece], struck: list[int]) -> Iterator[Piece]:
-    for piece in pieces:
-        yield piece
-        if struck:
-            raise KeyboardInterrupt
 
 
 def _silently(pieces: Iterable[Piece]) -> None:
