@@ -24,7 +24,7 @@ ORDER = (
     *("decoding", "measure", "plugins", "exports", "report", "job", "testbed", "cli"),
 )
 
-HEAVY = ("torch", "transformers", "numpy", "tokenizers", "safetensors", "tiktoken", "huggingface_hub", "pyarrow")
+HEAVY = ("torch", "transformers", "numpy", "tokenizers", "safetensors", "tiktoken", "huggingface_hub", "pyarrow", "ray")
 
 
 def modules_of(file: Path) -> tuple[str, ...]:

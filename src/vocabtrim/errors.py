@@ -4,6 +4,11 @@ Every error that a user can cause is one of these kinds. The command line prints
 a library caller catches `VocabTrimError`.
 """
 
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
 
 class VocabTrimError(Exception):
     """The base of all errors raised on purpose. `exit_code` 2: wrong usage or bad input."""
@@ -20,6 +25,20 @@ class VocabTrimError(Exception):
         facts = ", ".join(parts) if len(parts) < 3 else f"{what}: expected {expected}, found {found}"
         line = " ".join(f"{facts}; {remedy}".split())  # one line, whatever a library's message held
         super().__init__("".join(character if character.isprintable() else "�" for character in line))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels between processes; what was expected and found goes as words."""
+        facts = {"expected": self.expected, "found": self.found, "remedy": self.remedy}
+        words = {key: None if fact is None else str(fact) for key, fact in facts.items()}
+        return partial(type(self), self.what, **words), ()  # type: ignore[arg-type]
+
+    def replaced(self, old: str, new: str) -> VocabTrimError:
+        """The same error with another path in its words."""
+        what, expected, found, remedy = (
+            None if fact is None else str(fact).replace(old, new)
+            for fact in (self.what, self.expected, self.found, self.remedy)
+        )
+        return type(self)(str(what), expected=expected, found=found, remedy=str(remedy))
 
 
 class InputError(VocabTrimError):

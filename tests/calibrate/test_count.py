@@ -194,18 +194,18 @@ def test_nothing_held_out(tiny: Path, answers: Path) -> None:
 def test_workers_and_batches_change_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": f"{t} {n}"} for n in range(30) for t in TEXT])
     whole = count([path], tokenizer=tiny, workers=1)
-    monkeypatch.setattr("vocabtrim.calibrate.count._BATCH", 500)
-    monkeypatch.setattr("vocabtrim.calibrate.count._SAMPLE", 200)
+    monkeypatch.setattr("vocabtrim.calibrate.tally._BATCH", 500)
+    monkeypatch.setattr("vocabtrim.calibrate.tally._SAMPLE", 200)
     assert count([path], tokenizer=tiny, workers=7).hash == whole.hash
 
 
 def test_no_more_than_a_few_batches_are_read_ahead(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Constant memory: while nothing can be tokenised, reading stops."""
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "x" * 1000 + str(n)} for n in range(3000)])
-    monkeypatch.setattr("vocabtrim.calibrate.count._BATCH", 10_000)
-    monkeypatch.setattr("vocabtrim.calibrate.count._SAMPLE", 1)
+    monkeypatch.setattr("vocabtrim.calibrate.tally._BATCH", 10_000)
+    monkeypatch.setattr("vocabtrim.calibrate.tally._SAMPLE", 1)
     gate, read_when_first_batch_ended, blocks = threading.Event(), [], []
-    real_count, real_batches = Encoder.count, count_module._batches
+    real_count, real_batches = Encoder.count, count_module.batches
 
     def slow_count(self: Encoder, texts: Any) -> Any:
         gate.wait(0.5)
@@ -219,7 +219,7 @@ def test_no_more_than_a_few_batches_are_read_ahead(tiny: Path, tmp_path: Path, m
             yield batch
 
     monkeypatch.setattr(Encoder, "count", slow_count)
-    monkeypatch.setattr("vocabtrim.calibrate.count._batches", counted_batches)
+    monkeypatch.setattr("vocabtrim.calibrate.count.batches", counted_batches)
     count([path], tokenizer=tiny, workers=2)
     assert len(blocks) > 250 and read_when_first_batch_ended[0] <= 2 * 2 + 2
 

@@ -6,7 +6,6 @@ one block, one record or one document is held at a time.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..provenance import sha256_file
+from .container import container_of, is_parquet
 from .forms import NO_CHAT, Document, Forms, UnusableError
-from .records import INVALID_UTF8, json_lines, json_values, parquet_rows
+from .records import INVALID_UTF8, parquet_rows
+from .sections import Section, whole
 from .sources import Source
-from .streams import COMPRESSED_SUFFIXES, OnBytes, open_stream
+from .streams import OnBytes, open_stream
 from .text import text_documents
 
 BINARY = "binary file"
@@ -31,27 +31,65 @@ _PATIENCE = 1000
 
 _NAMED = 20  # reasons with a file's name: a folder may hold thousands
 
-_TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
-
 
 @dataclass
 class Ledger:
     """What reading a source left out and which files it read, filled while it is read.
 
     strict: raise InputError, with file and line, instead of leaving anything out.
+    several: the source is of several files, so that records without the wanted field are told with their file's name.
+    left_out: (reason, file's name or "") -> how often, in the order of the first.
+    lacking: the first record without the wanted field; barren: what was left out by the last of those that came
+        before any document.
     """
 
     strict: bool = False
-    skipped: Counter[str] = field(default_factory=Counter)
+    several: bool = False
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
     files: list[dict[str, Any]] = field(default_factory=list)
+    lacking: UnusableError | None = None
+    barren: int = 0
 
-    def skip(self, file: str, reason: str, place: str, *, by_file: bool = False) -> None:
-        """Count one thing left out by its reason; by_file: and by the file's name, for the first few files."""
+    def skip(self, file: str, reason: str, place: str) -> None:
+        """Count one thing left out by its reason."""
+        self._leave_out(file, reason, place, "")
+
+    def skip_unusable(self, file: str, error: UnusableError, place: str) -> None:
+        """Count a record that holds nothing to count; those without the wanted field are often all of one file's."""
+        lacks_field = error.fields is not None
+        self._leave_out(file, error.reason, place, Path(file).name if lacks_field and self.several else "")
+        if lacks_field and not self.forms:
+            self.lacking = self.lacking or error
+            self.barren = self.left_out.total()
+
+    def _leave_out(self, file: str, reason: str, place: str, name: str) -> None:
         if self.strict:
             raise InputError(f"{file}, {place}: {reason}", remedy="correct it, or leave --strict out to skip it")
-        named = f"{reason} ({Path(file).name})"
-        self.skipped[named if by_file and (named in self.skipped or len(self.skipped) < _NAMED) else reason] += 1
+        self.left_out[reason, name] += 1
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason -> how often; a reason with a file's name for the first few files."""
+        told: Counter[str] = Counter()
+        for (reason, name), number in self.left_out.items():
+            named = f"{reason} ({name})"
+            told[named if name and (named in told or len(told) < _NAMED) else reason] += number
+        return dict(told)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many records were unusable before the first document that the rest will be too."""
+        return self.barren >= _PATIENCE
+
+    def add(self, later: Ledger) -> None:
+        """Take in the ledger of what follows, as if both had been read in one go."""
+        if later.lacking is not None and not self.forms:
+            self.lacking = self.lacking or later.lacking
+            self.barren = self.left_out.total() + later.barren
+        self.left_out.update(later.left_out)
+        self.forms.update(later.forms)
+        self.files += later.files
 
 
 def documents(source: Source, forms: Forms, ledger: Ledger, on_bytes: OnBytes) -> Iterator[Document]:
@@ -59,129 +97,87 @@ def documents(source: Source, forms: Forms, ledger: Ledger, on_bytes: OnBytes) -
 
     Raises InputError for damaged files, for --strict, and when no record has the wanted fields.
     """
-    usable = False
-    lacking: UnusableError | None = None
     for file in source.files:
-        for document, unusable in _file_documents(file, source, forms, ledger, on_bytes):
+        for document in section_documents(whole(file, source), forms, ledger, on_bytes):
             if document is not None:
-                usable = True
-                ledger.forms[document.form] += 1
                 yield document
-            elif unusable is not None and unusable.fields is not None:
-                lacking = lacking or unusable
-                if not usable and ledger.skipped.total() >= _PATIENCE:
-                    raise _nothing_usable(source, lacking, forms)
-    if not usable and lacking is not None:
-        raise _nothing_usable(source, lacking, forms)
+            elif ledger.is_hopeless:
+                refuse_useless(source, forms, ledger)
+    refuse_useless(source, forms, ledger)
 
 
-def _nothing_usable(source: Source, lacking: UnusableError, forms: Forms) -> InputError:
-    return InputError(
-        f"no record of {source.argument} can be used ({lacking.reason})",
-        expected=forms.wanted,
-        found=f"fields {', '.join(map(str, lacking.fields or ['none']))}",
-        remedy="name the field with --text-field, or --prompt-field and --completion-field",
-    )
+def refuse_useless(source: Source, forms: Forms, ledger: Ledger) -> None:
+    """Raise InputError where records lacked the wanted field and the source gave no document before them."""
+    if ledger.lacking is not None and (ledger.is_hopeless or not ledger.forms):
+        raise InputError(
+            f"no record of {source.argument} can be used ({ledger.lacking.reason})",
+            expected=forms.wanted,
+            found=f"fields {', '.join(map(str, ledger.lacking.fields or ['none']))}",
+            remedy="name the field with --text-field, or --prompt-field and --completion-field",
+        )
 
 
-_Found = tuple["Document | None", "UnusableError | None"]
+def section_documents(section: Section, forms: Forms, ledger: Ledger, on_bytes: OnBytes) -> Iterator[Document | None]:
+    """Yield the documents of a file, or of a part of one, and None for each record that was left out.
+
+    Raises InputError for a damaged file and for --strict.
+    """
+    for document in _section_documents(section, forms, ledger, on_bytes):
+        if document is not None:
+            ledger.forms[document.form] += 1
+        yield document
 
 
-def _file_documents(
-    file: Path | None, source: Source, forms: Forms, ledger: Ledger, on_bytes: OnBytes
-) -> Iterator[_Found]:
-    name = "standard input" if file is None else str(file)
+def _section_documents(section: Section, forms: Forms, ledger: Ledger, on_bytes: OnBytes) -> Iterator[Document | None]:
+    file, name = section.file, section.name
     skip = partial(ledger.skip, name)
-    lacking = partial(skip, by_file=len(source.files) > 1)
-    story: dict[str, Any] = {"path": name}
-    ledger.files.append(story)
-    if file is not None and is_parquet(file):
-        story.update(bytes=file.stat().st_size, sha256=sha256_file(file))
-        yield from _of_records(parquet_rows(file, forms.columns), forms, skip, lacking)
-        on_bytes(story["bytes"])
+    story: dict[str, Any] = {"path": name} if section.story is None else section.story
+    if section.is_start:
+        ledger.files.append(story)
+    if section.part is not None:
+        story = {}  # told by whoever cut the file
+    if section.container is parquet_rows or (file is not None and section.part is None and is_parquet(file)):
+        assert file is not None
+        if section.part is None:
+            with open_stream(file, lambda _: None, story):
+                pass  # for its size and hash
+        yield from _of_records(parquet_rows(file, forms.columns, section.part), forms, name, ledger)
+        on_bytes(section.bytes)
         return
-    with open_stream(file, on_bytes, story) as stream:
-        container = container_of(file, stream)
+    with open_stream(file, on_bytes, story, section.part) as stream:
+        container = section.container or container_of(file, stream)
         if container is None:
             skip(BINARY, "from its beginning")
         elif container is text_documents:
             if not forms.chat_only:
-                yield from _of_text(stream, skip)
-            elif source.from_folder:
-                skip(NO_CHAT, "from its beginning")
+                yield from _of_text(stream, skip, from_start=section.is_start)
+            elif section.from_folder:
+                if section.is_start:
+                    skip(NO_CHAT, "from its beginning")
             else:
                 raise InputError(f"{name} is plain text, which holds no chat", remedy="leave --chat out")
         else:
-            yield from _of_records(container(stream, skip), forms, skip, lacking)
+            yield from _of_records(container(stream, skip), forms, name, ledger)
 
 
-def _of_text(stream: BufferedReader, skip: Callable[[str, str], None]) -> Iterator[_Found]:
-    for text in text_documents(stream, lambda line: skip(INVALID_UTF8, f"line {line}")):
-        yield Document("text", (text,), (), text), None
+def _of_text(stream: BufferedReader, skip: Callable[[str, str], None], *, from_start: bool) -> Iterator[Document]:
+    for text in text_documents(stream, lambda line: skip(INVALID_UTF8, f"line {line}"), from_start=from_start):
+        yield Document("text", (text,), (), text)
 
 
 def _of_records(
-    records: Iterator[tuple[str, Any]],
-    forms: Forms,
-    skip: Callable[[str, str], None],
-    lacking: Callable[[str, str], None],
-) -> Iterator[_Found]:
-    """lacking: told, in place of `skip`, of records without the wanted field: those are often all of one file's."""
+    records: Iterator[tuple[str, Any]], forms: Forms, name: str, ledger: Ledger
+) -> Iterator[Document | None]:
     for place, record in records:
         try:
             document = forms.document(record)
             document.key.encode()
         except UnusableError as error:
-            (skip if error.fields is None else lacking)(error.reason, place)
-            yield None, error
+            ledger.skip_unusable(name, error, place)
+            yield None
         except UnicodeEncodeError:
-            skip(LONE_SURROGATE, place)
+            ledger.skip(name, LONE_SURROGATE, place)
         else:
             for reason in document.skipped:
-                skip(reason, place)
-            yield document, None
-
-
-def is_parquet(file: Path) -> bool:
-    """Whether a file begins as Parquet does; False for pipes."""
-    if not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        return opened.read(4) == b"PAR1"
-
-
-def container_of(file: Path | None, stream: BufferedReader) -> Callable[..., Iterator[Any]] | None:
-    """How to read a file: told by its name where the name says, else by how it begins. None: binary."""
-    beginning = stream.peek(1)
-    suffix = _suffix(file)
-    if suffix in (".jsonl", ".ndjson"):
-        return json_lines
-    if suffix == ".json":
-        return json_values
-    if b"\0" in beginning[:8192]:
-        return None
-    if suffix in _TEXT_SUFFIXES:
-        return text_documents
-    start = beginning.lstrip()
-    if start.startswith(b"[") and start[1:].lstrip().startswith(b"{"):
-        return json_values
-    return json_lines if _is_json_object(start) else text_documents
-
-
-def _suffix(file: Path | None) -> str:
-    suffixes = [] if file is None else [suffix.lower() for suffix in file.suffixes]
-    while suffixes and suffixes[-1] in COMPRESSED_SUFFIXES:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
-
-
-def _is_json_object(beginning: bytes) -> bool:
-    if not beginning.startswith(b"{"):
-        return False
-    line, newline, _ = beginning.partition(b"\n")
-    if not newline:  # the first line is longer than what is in sight
-        return beginning[1:].lstrip().startswith(b'"')
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+                ledger.skip(name, reason, place)
+            yield document

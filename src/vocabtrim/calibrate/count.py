@@ -1,39 +1,33 @@
 """count: calibration text in, token counts out.
 
-Reads documents in one thread, decides for each whether it is calibration or held-out, and tokenises batches of them
-in others; tiktoken and `tokenizers` both work outside Python's lock. Knows how the parts go together; how text is
-read, what the target writes of it and how it is tokenised stands in the files beside this one.
+Reads documents in one thread and tokenises batches of them in others; tiktoken and `tokenizers` both work outside
+Python's lock. Or leaves both to Ray (cluster.py). Knows how the parts go together; how text is read, what the target
+writes of it and how it is tokenised stands in the files beside this one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..errors import InputError
 from ..provenance import birth_certificate
 from .chat import ChatTemplate
 from .corpus import Ledger, documents
-from .counts import RAW, Counts, SourceCounts, TokenCounts
+from .counts import RAW, SourceCounts, TokenCounts
 from .encoder import Encoder
-from .forms import Document, Forms
+from .forms import Forms
 from .sources import Source, find_sources
-from .tokenizer import open_tokenizer
+from .tally import Batch, Counted, Tally, batches, checked, cores, count_batch
+from .tokenizer import OpenTokenizer, open_tokenizer
 
-# Characters tokenised in one call: long enough that a thread rarely comes back for Python's lock (about 60 ms of
-# work), short enough that what waits for its turn stays small.
-_BATCH = 1 << 20
-_SAMPLE = 100_000  # characters of each source that are tokenised both ways before the fast one is trusted
+LOCAL, RAY = "local", "ray"
+ENGINES = (LOCAL, RAY)
 
 OnProgress = Callable[["Progress"], None]
 
@@ -60,12 +54,15 @@ def count(
     heldout: float = 0.1,
     workers: int | None = None,
     strict: bool = False,
+    engine: str = LOCAL,
+    ray_address: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> TokenCounts:
     """Count the tokens that the target writes, or would write, in calibration text.
 
-    sources: files (text, JSON lines, JSON, Parquet; compressed or not), folders, globs, "-" for standard input; each
-        may begin with its origin, as in "target-generated:answers.jsonl".
+    sources: files (text, JSON lines, JSON, Parquet; compressed or not), folders, globs, URIs of object stores
+        (s3://bucket/folder), "-" for standard input; each may begin with its origin, as in
+        "target-generated:answers.jsonl".
     tokenizer: the target's: folder, tokenizer.json or hub id.
     text_field, prompt_field, completion_field: the fields of records to look at; without them chats, prompt and
         completion, and text are recognised record by record.
@@ -73,30 +70,31 @@ def count(
     origin: who wrote the sources that do not say: "raw", "target-generated" or "drafter-generated".
     heldout: the share of documents, between 0 and 1, counted apart to measure coverage on; which ones is decided by a
         hash of their content, so that the same text is always on the same side.
-    workers: threads that tokenise; default: one per core.
+    workers: threads that tokenise, or tasks at once on Ray; default: one per core.
     strict: stop at the first thing that cannot be read instead of skipping it.
-    on_progress: hears of the progress about ten times a second.
+    engine: "local", or "ray" for the same counting on Ray Data, on as many machines as its cluster has.
+    ray_address: the cluster's; default: the variable RAY_ADDRESS, else a Ray of this machine's own, stopped at the end.
+    on_progress: hears of the progress about ten times a second; on Ray after each part that was counted.
 
     Raises InputError for bad arguments, unreadable sources, and when no token was counted.
     """
     _check_fields(text_field, prompt_field, completion_field, chat)
     _check_numbers(heldout, workers)
+    _check_engine(engine, ray_address)
     found = find_sources(sources, origin)
     opened = open_tokenizer(tokenizer)
     forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat)
     meter = _Meter(sum(source.known_bytes for source in found), on_progress)
-    encoder = Encoder(opened)
+    if engine == RAY:
+        from .cluster import count_on_ray
 
-    tallies = []
-    workers = workers or _cores()
-    with ThreadPoolExecutor(workers) as pool:
-        for source in found:
-            ledger = Ledger(strict)
-            batches = _batches(_checked(documents(source, forms, ledger, meter.read), encoder), heldout)
-            tally = _Tally(np.zeros(opened.facts.vocab_size, np.int64), np.zeros(opened.facts.vocab_size, np.int64))
-            _count_batches(batches, encoder, pool, tally, meter, ahead=2 * workers)
-            tallies.append(_source_counts(source, tally, ledger, encoder))
+        counted: Iterable[Counted] = count_on_ray(
+            found, opened, forms, heldout=heldout, strict=strict, workers=workers, address=ray_address, meter=meter.add
+        )
+    else:
+        counted = _count_here(found, opened, forms, heldout=heldout, strict=strict, workers=workers, meter=meter)
 
+    tallies = [_source_counts(source, part) for source, part in zip(found, counted, strict=True)]
     counts = TokenCounts(
         tokenizer=opened.facts,
         sources=tuple(tallies),
@@ -112,6 +110,7 @@ def count(
                 "chat": chat,
                 "heldout": heldout,
                 "strict": strict,
+                "engine": engine,
             },
             {"tokenizer": opened.facts.hash}
             | {file["path"]: file["sha256"] for source in tallies for file in source.details["files"]},
@@ -138,8 +137,11 @@ def _check_numbers(heldout: float, workers: int | None) -> None:
         raise InputError("number of workers is out of range", expected="1 or more", found=workers, remedy="--workers 1")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _check_engine(engine: str, ray_address: str | None) -> None:
+    if engine not in ENGINES:
+        raise InputError("unknown engine", expected=" or ".join(ENGINES), found=repr(engine), remedy="correct --engine")
+    if ray_address is not None and engine != RAY:
+        raise InputError("a Ray address for another engine", found=f"--engine {engine}", remedy="add --engine ray")
 
 
 @dataclass
@@ -153,6 +155,10 @@ class _Meter:
     started: float = field(default_factory=time.monotonic)
     told: float = 0.0
 
+    def add(self, n_bytes: int, tokens: int) -> None:
+        self.tokens += tokens
+        self.read(n_bytes)
+
     def read(self, n_bytes: int) -> None:
         self.bytes_read += n_bytes
         now = time.monotonic()
@@ -161,91 +167,58 @@ class _Meter:
             self.on_progress(Progress(self.bytes_read, self.bytes_known, self.tokens, now - self.started))
 
 
-@dataclass
-class _Batch:
-    """Documents to tokenise in one go: calibration and held-out texts, and the stop tokens behind them."""
-
-    texts: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
-    stops: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
-    documents: list[int] = field(default_factory=lambda: [0, 0])
-    characters: int = 0
-
-
-@dataclass
-class _Tally:
-    """The counts of one source as they grow; index 0 is calibration, 1 is held-out."""
-
-    counts: Counts
-    heldout: Counts
-    documents: list[int] = field(default_factory=lambda: [0, 0])
-
-
-def _checked(found: Iterator[Document], encoder: Encoder) -> Iterable[Document]:
-    """The same documents, after the encoder was checked on the first of them."""
-    sample, size = [], 0
-    for document in found:
-        sample.append(document)
-        size += sum(map(len, document.texts))
-        if size >= _SAMPLE:
-            break
-    encoder.check([text for document in sample for text in document.texts])
-    return chain(sample, found)
+def _count_here(
+    sources: Sequence[Source],
+    opened: OpenTokenizer,
+    forms: Forms,
+    *,
+    heldout: float,
+    strict: bool,
+    workers: int | None,
+    meter: _Meter,
+) -> Iterator[Counted]:
+    """One source after the other: read in this thread, tokenised in others."""
+    encoder = Encoder(opened)
+    workers = workers or cores()
+    with ThreadPoolExecutor(workers) as pool:
+        for source in sources:
+            ledger = Ledger(strict, several=len(source.files) > 1)
+            found = batches(checked(documents(source, forms, ledger, meter.read), encoder), heldout)
+            tally = Tally.empty(opened.facts.vocab_size)
+            _tally_batches(found, encoder, pool, tally, meter, ahead=2 * workers)
+            yield Counted(tally, ledger, encoder.way, encoder.why)
 
 
-def _batches(found: Iterable[Document], heldout: float) -> Iterator[_Batch]:
-    threshold = round(heldout * 2**64)
-    batch = _Batch()
-    for document in found:
-        digest = hashlib.blake2b(document.key.encode(), digest_size=8).digest()
-        side = int(int.from_bytes(digest, "big") < threshold)
-        batch.texts[side].extend(document.texts)
-        batch.stops[side].extend(document.stops)
-        batch.documents[side] += 1
-        batch.characters += sum(map(len, document.texts))
-        if batch.characters >= _BATCH:
-            yield batch
-            batch = _Batch()
-    yield batch
-
-
-def _count_batches(
-    batches: Iterator[_Batch], encoder: Encoder, pool: ThreadPoolExecutor, tally: _Tally, meter: _Meter, *, ahead: int
+def _tally_batches(
+    found: Iterator[Batch], encoder: Encoder, pool: ThreadPoolExecutor, tally: Tally, meter: _Meter, *, ahead: int
 ) -> None:
     """Keep `ahead` batches waiting for the pool, never more: memory stays constant however long the corpus is."""
-    pending: deque[Future[tuple[_Batch, Counts, Counts]]] = deque()
+    pending: deque[Future[Tally]] = deque()
 
     def absorb() -> None:
-        batch, counts, heldout = pending.popleft().result()
-        tally.counts += counts
-        tally.heldout += heldout
-        tally.documents = [before + more for before, more in zip(tally.documents, batch.documents, strict=True)]
-        meter.tokens += int(counts.sum() + heldout.sum())
+        part = pending.popleft().result()
+        tally.add(part)
+        meter.tokens += part.tokens
 
-    for batch in batches:
-        pending.append(pool.submit(_count_batch, batch, encoder))
+    for batch in found:
+        pending.append(pool.submit(count_batch, batch, encoder))
         if len(pending) > ahead:
             absorb()
     while pending:
         absorb()
 
 
-def _count_batch(batch: _Batch, encoder: Encoder) -> tuple[_Batch, Counts, Counts]:
-    calibration, heldout = (encoder.count(texts) for texts in batch.texts)
-    for counts, stops in zip((calibration, heldout), batch.stops, strict=True):
-        np.add.at(counts, np.asarray(stops, np.int64), 1)
-    return batch, calibration, heldout
-
-
-def _source_counts(source: Source, tally: _Tally, ledger: Ledger, encoder: Encoder) -> SourceCounts:
+def _source_counts(source: Source, counted: Counted) -> SourceCounts:
+    tally, ledger = counted.tally, counted.ledger
     details: dict[str, Any] = {
         "argument": source.argument,
         "files": ledger.files,
         "documents": sum(tally.documents),
         "heldout_documents": tally.documents[1],
         "forms": dict(ledger.forms),
-        "skipped": dict(ledger.skipped),
-        "encoder": encoder.way,
-        "encoder_why": encoder.why,
+        "skipped": ledger.skipped,
+        "encoder": counted.way,
+        "encoder_why": counted.why,
     }
     return SourceCounts(source.name, source.origin, tally.counts, tally.heldout, details)
 

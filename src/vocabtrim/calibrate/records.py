@@ -10,12 +10,14 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .stores import StoredFile
 from .streams import BLOCK
 
 Record = Any  # what the container holds: mostly a dict, but a JSON line may be a bare string too
@@ -136,12 +138,37 @@ class _TextWindow:
             self._grow(max(BLOCK, unparsed))  # doubling: a value is scanned a few times, not once per block
 
 
-def parquet_rows(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Record]]:
+def parquet_rows(
+    file: Path | StoredFile, columns: Sequence[str] | None, part: tuple[int, int] | None = None
+) -> Iterator[tuple[str, Record]]:
     """Yield (place, row) of a Parquet file, a few hundred rows in memory at a time.
 
     columns: the columns to read, those that are there; None reads all that hold text, lists or structures.
+    part: only the row groups from the first of these numbers up to the second; rows are numbered from there.
     Raises InputError when pyarrow is missing or the file is no Parquet.
     """
+    with open_parquet(file) as table:
+        schema = table.schema_arrow
+        wanted = [name for name in columns or schema.names if name in schema.names]
+        if columns is None:
+            wanted = [name for name in wanted if _may_hold_text(schema.field(name).type)]
+        number = 0
+        for group in range(*part or (table.num_row_groups,)):  # one by one: in one go, pyarrow keeps some of each
+            batches = table.iter_batches(256, [group], wanted or schema.names[:1], use_threads=False)
+            for row in chain.from_iterable(batch.to_pylist() for batch in batches):
+                number += 1
+                yield f"row {number}", row
+
+
+def _may_hold_text(arrow_type: Any) -> bool:
+    from pyarrow import types
+
+    return not types.is_primitive(arrow_type)
+
+
+@contextmanager
+def open_parquet(file: Path | StoredFile) -> Iterator[Any]:
+    """pyarrow's ParquetFile. Raises InputError when pyarrow is missing or the file is no Parquet."""
     try:
         import pyarrow as arrow
         from pyarrow import parquet
@@ -151,16 +178,8 @@ def parquet_rows(file: Path, columns: Sequence[str] | None) -> Iterator[tuple[st
             remedy="install it with: pip install 'vocabtrim[data]'",
         ) from error
     try:
-        with parquet.ParquetFile(file, buffer_size=BLOCK) as table:
-            schema = table.schema_arrow
-            wanted = [name for name in columns or schema.names if name in schema.names]
-            if columns is None:
-                wanted = [name for name in wanted if not arrow.types.is_primitive(schema.field(name).type)]
-            number = 0
-            for group in range(table.num_row_groups):  # one by one: read in one go, pyarrow keeps something of each
-                batches = table.iter_batches(256, [group], wanted or schema.names[:1], use_threads=False)
-                for row in chain.from_iterable(batch.to_pylist() for batch in batches):
-                    number += 1
-                    yield f"row {number}", row
+        stored = file if isinstance(file, Path) else file.open()
+        with parquet.ParquetFile(stored, buffer_size=BLOCK) as table:
+            yield table
     except (arrow.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as Parquet", found=error, remedy="download it again") from error

@@ -1,6 +1,6 @@
 """What a SOURCE argument means: which files, under which name, written by whom.
 
-Knows paths, globs and origins. Opens nothing.
+Knows paths, globs, URIs and origins. Opens nothing.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 from .counts import ORIGINS
+from .stores import StoredFile, find_stored, is_uri
 
 STDIN = "-"
+
+File = Path | StoredFile
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,22 @@ class Source:
     name: str
     origin: str
     argument: str
-    files: tuple[Path | None, ...]
+    files: tuple[File | None, ...]
     from_folder: bool = False
 
     @property
     def known_bytes(self) -> int:
         """Sizes of the regular files together; pipes and standard input have none."""
-        return sum(file.stat().st_size for file in self.files if file is not None)
+        return sum(size_of(file) for file in self.files if file is not None)
+
+
+def size_of(file: File) -> int:
+    """Bytes of a file as stored; 0 for a pipe."""
+    return file.size if isinstance(file, StoredFile) else file.stat().st_size
 
 
 def find_sources(arguments: Sequence[str | Path], origin: str) -> list[Source]:
-    """Resolve SOURCE arguments: files, folders (recursive, hidden names left out), globs and "-".
+    """Resolve SOURCE arguments: files, folders (recursive, hidden names left out), globs, URIs of stores, and "-".
 
     An argument may begin with who wrote the text, as in "target-generated:answers.jsonl"; `origin` is the default.
     Raises InputError for an unknown origin, a missing file, a glob without a match, or no argument at all.
@@ -64,6 +72,10 @@ def _find(argument: str, origin: str) -> Source:
         origin, argument = prefix, rest
     if argument == STDIN:
         return Source("stdin", origin, argument, (None,))
+    if is_uri(argument):
+        shown, stored, is_folder = find_stored(argument)
+        single = is_folder or len(stored) == 1
+        return Source(PurePosixPath(shown).name if single else shown, origin, shown, stored, from_folder=is_folder)
     path = Path(argument)
     if path.is_dir():
         return Source(path.resolve().name, origin, argument, _files_below(path, argument), from_folder=True)

@@ -19,27 +19,35 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ..errors import InputError
+from .stores import StoredFile
 
 BLOCK = 1 << 20
 
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 
 OnBytes = Callable[[int], None]
 
 
 class Tap(io.RawIOBase):
-    """A raw stream that passes bytes on and keeps count: how many (as stored, still compressed), and their SHA-256."""
+    """A raw stream that passes bytes on and keeps count: how many (as stored, still compressed), and their SHA-256.
 
-    def __init__(self, raw: IO[bytes], on_bytes: OnBytes) -> None:
-        self._raw, self._on_bytes = raw, on_bytes
+    limit: ends after so many bytes.
+    """
+
+    def __init__(self, raw: IO[bytes], on_bytes: OnBytes, limit: int | None = None) -> None:
+        self._raw, self._on_bytes, self._limit = raw, on_bytes, limit
         self._digest = hashlib.sha256()
-        self.size = 0
+        self.size, self.failed = 0, False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        block = self._raw.read(len(buffer))
+        wanted = len(buffer) if self._limit is None else min(len(buffer), self._limit - self.size)
+        self.failed = True  # unless the next line comes back
+        block = self._raw.read(wanted)
+        self.failed = False
         buffer[: len(block)] = block
         self._digest.update(block)
         self.size += len(block)
@@ -55,8 +63,12 @@ class Tap(io.RawIOBase):
 
 
 @contextmanager
-def open_stream(file: Path | None, on_bytes: OnBytes, story: dict[str, Any]) -> Iterator[io.BufferedReader]:
+def open_stream(
+    file: Path | StoredFile | None, on_bytes: OnBytes, story: dict[str, Any], part: tuple[int, int] | None = None
+) -> Iterator[io.BufferedReader]:
     """Yield the decompressed bytes of `file` (None: standard input); compression is known by its first bytes.
+
+    part: only the bytes from the first of these places up to the second, of a file that is not compressed.
 
     `story` receives "bytes" and "sha256" of what is stored when the block ends well; `on_bytes` hears of every block.
     Raises InputError when the compressed data is damaged or cut off, or zstandard is missing.
@@ -64,15 +76,19 @@ def open_stream(file: Path | None, on_bytes: OnBytes, story: dict[str, Any]) -> 
     name = "standard input" if file is None else str(file)
     raw = sys.stdin.buffer if file is None else file.open("rb", buffering=0)
     try:
-        tap = Tap(cast("IO[bytes]", raw), on_bytes)
+        if part is not None:
+            raw.seek(part[0])
+        tap = Tap(cast("IO[bytes]", raw), on_bytes, None if part is None else part[1] - part[0])
         stored = io.BufferedReader(cast(Any, tap), BLOCK)
-        yield io.BufferedReader(cast(Any, _decompressed(stored, name)), BLOCK)
+        yield stored if part is not None else io.BufferedReader(cast(Any, _decompressed(stored, name)), BLOCK)
         story.update(tap.finish())
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise _damaged(name, error) from error
     except OSError as error:
         if error.errno is not None:  # the disk's fault; bz2 raises an OSError without a number
             raise
+        if isinstance(file, StoredFile) and tap.failed:
+            raise InputError(f"{name} cannot be read", found=error, remedy="try again; check the keys") from error
         raise _damaged(name, error) from error
     finally:
         if file is not None:
@@ -83,15 +99,21 @@ def _damaged(name: str, error: Exception) -> InputError:
     return InputError(f"{name} is damaged or cut off", found=error, remedy="compress or download it again")
 
 
+def is_compressed(file: Path | StoredFile) -> bool:
+    """Whether a file begins as one of the compressed formats that are read."""
+    with file.open("rb") as opened:
+        return opened.read(6).startswith((_GZIP, _BZIP2, _XZ, _ZSTD))
+
+
 def _decompressed(stored: io.BufferedReader, name: str) -> Any:
     magic = stored.peek(6)[:6]
-    if magic.startswith(b"\x1f\x8b"):
+    if magic.startswith(_GZIP):
         return gzip.GzipFile(fileobj=stored)
-    if magic.startswith(b"BZh"):
+    if magic.startswith(_BZIP2):
         return bz2.BZ2File(stored)
-    if magic.startswith(b"\xfd7zXZ\x00"):
+    if magic.startswith(_XZ):
         return lzma.LZMAFile(stored)
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+    if magic.startswith(_ZSTD):
         return _ZstdStream(stored, name)
     return stored
 

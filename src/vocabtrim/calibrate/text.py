@@ -34,13 +34,16 @@ _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 OnInvalid = Callable[[int], None]
 
 
-def text_documents(stream: BufferedReader, on_invalid: OnInvalid) -> Iterator[str]:
+def text_documents(stream: BufferedReader, on_invalid: OnInvalid, *, from_start: bool = True) -> Iterator[str]:
     """Yield the documents of a UTF-8 text; joined, they are the text (less its byte order mark and invalid lines).
 
     on_invalid: called with the number of each line (from 1) that is no UTF-8; the line is left out.
+    from_start: the stream is the text's beginning, where a byte order mark is none of its characters.
     """
     line = 1
-    for part in _parts(stream):
+    if from_start:
+        _pass_mark(stream)
+    for part in _document_bytes(stream):
         try:
             document = part.decode()
         except UnicodeDecodeError:
@@ -50,8 +53,22 @@ def text_documents(stream: BufferedReader, on_invalid: OnInvalid) -> Iterator[st
             yield document
 
 
-def _parts(stream: BufferedReader) -> Iterator[bytes]:
-    rest = stream.read(BLOCK).removeprefix(codecs.BOM_UTF8)
+def document_lengths(stream: BufferedReader) -> Iterator[int]:
+    """Yield how many bytes of a text each of its documents is, a byte order mark counted to the first."""
+    mark = _pass_mark(stream)
+    for part in _document_bytes(stream):
+        yield len(part) + mark
+        mark = 0
+
+
+def _pass_mark(stream: BufferedReader) -> int:
+    """Read past a byte order mark; its length."""
+    marked = stream.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8)
+    return len(stream.read(len(codecs.BOM_UTF8))) if marked else 0
+
+
+def _document_bytes(stream: BufferedReader) -> Iterator[bytes]:
+    rest = stream.read(BLOCK)
     while block := stream.read(BLOCK):
         rest += block
         start = 0

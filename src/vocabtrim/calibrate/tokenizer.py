@@ -135,6 +135,16 @@ def find_tokenizer(path: Path | str) -> Path:
     return file
 
 
+def tokenizer_files(opened: OpenTokenizer) -> dict[str, bytes]:
+    """What was read of a tokenizer and its chat templates, by relative name: written elsewhere, it opens alike."""
+    beside = {
+        file.relative_to(opened.folder).as_posix(): file.read_bytes()
+        for pattern in _FILES
+        for file in sorted(opened.folder.glob(pattern))
+    }
+    return {**beside, "tokenizer.json": json.dumps(opened.json).encode()}
+
+
 def chat_templates(folder: Path) -> list[str]:
     """The chat templates that lie beside a tokenizer; empty for most base models."""
     return list(_templates(folder, _read_json(folder / "tokenizer_config.json")))

@@ -23,8 +23,8 @@ def count(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Text, JSON lines, JSON or Parquet, compressed or not: files, folders, 'globs', or - for standard "
-            "input. Say who wrote it in front: target-generated:answers.jsonl",
+            help="Text, JSON lines, JSON or Parquet, compressed or not: files, folders, 'globs', s3:// and other "
+            "stores, or - for standard input. Say who wrote it in front: target-generated:answers.jsonl",
         ),
     ],
     *,
@@ -38,6 +38,10 @@ def count(
     heldout: options.HeldOut = 0.1,
     workers: options.Workers = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at what cannot be read instead of skipping.")] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: the same on Ray Data, on many machines.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="The Ray cluster's. Default: RAY_ADDRESS, else a Ray of this machine's own.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Count the tokens of calibration text.
@@ -49,7 +53,7 @@ def count(
     from ..calibrate.sources import find_sources
     from ..provenance import refuse_replacing
 
-    texts = [file for source in find_sources(sources, origin) for file in source.files if file is not None]
+    texts = [file for source in find_sources(sources, origin) for file in source.files if isinstance(file, Path)]
     refuse_replacing(out, "counts", [*texts, tokenizer, Path(tokenizer) / "tokenizer.json"])
     with counting(workers) as on_progress:
         from ..calibrate.count import count as count_tokens
@@ -65,6 +69,8 @@ def count(
             heldout=heldout,
             workers=workers,
             strict=strict,
+            engine=engine,
+            ray_address=ray_address,
             on_progress=on_progress,
         )
     counts.save(out)

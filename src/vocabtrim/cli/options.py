@@ -13,7 +13,7 @@ PromptField = Annotated[str | None, typer.Option(help="Field that holds the prom
 CompletionField = Annotated[str | None, typer.Option(help="Field that holds what the target wrote.")]
 ChatOnly = Annotated[bool, typer.Option("--chat", help="Take chats only: records with messages.")]
 HeldOut = Annotated[float, typer.Option(help="Share of documents held out, to measure coverage on.")]
-Workers = Annotated[int | None, typer.Option(help="Threads that tokenise; all cores by default.")]
+Workers = Annotated[int | None, typer.Option(help="Threads that tokenise, or tasks on Ray; all cores by default.")]
 
 # Choosing
 Keep = Annotated[str, typer.Option(help="auto, a number of ids (32000), or a coverage (0.99).")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..calibrate.corpus import container_of, is_parquet
+from ..calibrate.container import container_of, is_parquet
 from ..calibrate.records import Record, json_lines, json_values, parquet_rows
 from ..calibrate.streams import open_stream
 from ..errors import InputError
