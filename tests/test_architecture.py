@@ -21,10 +21,20 @@ FAMILY = SOURCE / "testbed" / "data" / "family"  # carried data: its manifest li
 # The testbed makes what the others read: its makers know files at most, only its demo runs the whole job.
 ORDER = (
     *("errors", "provenance", "hub", "cost", "calibrate", "vocabulary", "checkpoint"),
-    *("decoding", "measure", "plugins", "export", "report", "job", "testbed", "cli"),
+    *("decoding", "measure", "collect", "plugins", "export", "report", "job", "testbed", "cli"),
 )
 
-HEAVY = ("torch", "transformers", "numpy", "tokenizers", "safetensors", "tiktoken", "huggingface_hub", "pyarrow")
+HEAVY = (
+    "torch",
+    "transformers",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "tiktoken",
+    "huggingface_hub",
+    "pyarrow",
+    "httpx",
+)
 
 
 def modules_of(file: Path) -> tuple[str, ...]:

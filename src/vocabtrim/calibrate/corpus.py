@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..provenance import sha256_file
+from .collected import passed_over
 from .forms import NO_CHAT, Document, Forms, UnusableError
 from .records import INVALID_UTF8, json_lines, json_values, parquet_rows
 from .sources import Source
@@ -128,6 +129,8 @@ def _of_records(
 ) -> Iterator[_Found]:
     """lacking: told, in place of `skip`, of records without the wanted field: those are often all of one file's."""
     for place, record in records:
+        if passed_over(record):
+            continue
         try:
             document = forms.document(record)
             document.key.encode()

@@ -83,7 +83,7 @@ def count(
     _check_numbers(heldout, workers)
     found = find_sources(sources, origin)
     opened = open_tokenizer(tokenizer)
-    forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat)
+    forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat, opened.facts)
     meter = _Meter(sum(source.known_bytes for source in found), on_progress)
     encoder = Encoder(opened)
 
@@ -119,6 +119,12 @@ def count(
     )
     _prove_counted(counts)
     return counts
+
+
+def is_held_out(key: str, share: float) -> bool:
+    """Whether a document with this key is held out, where `share` of all documents are."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < round(share * 2**64)
 
 
 def _check_fields(text_field: str | None, prompt_field: str | None, completion_field: str | None, chat: bool) -> None:
@@ -193,15 +199,13 @@ def _checked(found: Iterator[Document], encoder: Encoder) -> Iterable[Document]:
 
 
 def _batches(found: Iterable[Document], heldout: float) -> Iterator[_Batch]:
-    threshold = round(heldout * 2**64)
     batch = _Batch()
     for document in found:
-        digest = hashlib.blake2b(document.key.encode(), digest_size=8).digest()
-        side = int(int.from_bytes(digest, "big") < threshold)
+        side = int(is_held_out(document.key, heldout))
         batch.texts[side].extend(document.texts)
         batch.stops[side].extend(document.stops)
         batch.documents[side] += 1
-        batch.characters += sum(map(len, document.texts))
+        batch.characters += sum(map(len, document.texts)) + len(document.stops)
         if batch.characters >= _BATCH:
             yield batch
             batch = _Batch()
