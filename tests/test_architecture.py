@@ -21,10 +21,13 @@ FAMILY = SOURCE / "testbed" / "data" / "family"  # carried data: its manifest li
 # The testbed makes what the others read: its makers know files at most, only its demo runs the whole job.
 ORDER = (
     *("errors", "provenance", "hub", "cost", "calibrate", "vocabulary", "checkpoint"),
-    *("decoding", "measure", "plugins", "exports", "report", "job", "testbed", "cli"),
+    *("decoding", "measure", "collect", "plugins", "exports", "report", "job", "testbed", "cli"),
 )
 
-HEAVY = ("torch", "transformers", "numpy", "tokenizers", "safetensors", "tiktoken", "huggingface_hub", "pyarrow", "ray")
+HEAVY = (
+    *("torch", "transformers", "numpy", "tokenizers", "safetensors", "tiktoken", "huggingface_hub", "pyarrow", "ray"),
+    "httpx",
+)
 
 
 def modules_of(file: Path) -> tuple[str, ...]:

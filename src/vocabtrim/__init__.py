@@ -40,6 +40,7 @@ _HOME = {
     "RecordingWriter": "measure.recording",
     "replay": "measure.replay",
     "Replayed": "measure.replay",
+    "collect": "collect.collect",
     "calibrate_and_trim": "job",
 }
 

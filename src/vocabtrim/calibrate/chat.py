@@ -94,15 +94,19 @@ class ChatTemplate:
                 remedy="pass the prompt as the target is to read it, with --no-chat",
             ) from error
 
-    def turns(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> tuple[list[Turn], list[str]]:
+    def turns(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None, *, last: bool = False
+    ) -> tuple[list[Turn], list[str]]:
         """The assistant's turns of a conversation, and why others were left out.
 
         messages: role and content each, OpenAI's keys; tools: tool definitions that the template shows to the target.
+        last: only the last message's turn.
         """
         turns: list[Turn] = []
         skipped: list[str] = []
+        first = len(messages) - 1 if last else 0
         for position, message in enumerate(messages):
-            if message.get("role") != "assistant":
+            if position < first or message.get("role") != "assistant":
                 continue
             try:
                 before = self._render(messages[:position], tools, generation_prompt=True)

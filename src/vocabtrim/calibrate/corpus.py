@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .collected import passed_over
 from .container import container_of, is_parquet
 from .forms import NO_CHAT, Document, Forms, UnusableError
 from .records import INVALID_UTF8, parquet_rows
@@ -169,6 +170,8 @@ def _of_records(
     records: Iterator[tuple[str, Any]], forms: Forms, name: str, ledger: Ledger
 ) -> Iterator[Document | None]:
     for place, record in records:
+        if passed_over(record):
+            continue
         try:
             document = forms.document(record)
             document.key.encode()

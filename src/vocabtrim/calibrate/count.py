@@ -83,7 +83,7 @@ def count(
     _check_engine(engine, ray_address)
     found = find_sources(sources, origin)
     opened = open_tokenizer(tokenizer)
-    forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat)
+    forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat, opened.facts)
     meter = _Meter(sum(source.known_bytes for source in found), on_progress)
     if engine == RAY:
         from .cluster import count_on_ray

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from .chat import ChatTemplate, openai_messages, tool_definitions
+from .collected import KEY, recorded_ids
+from .request_log import Exchange, exchange
+from .tokenizer import TokenizerFacts
 
 NO_FIELD = "no usable field"
 NO_TEXT = "no text in it"
 NO_TURN = "chat without an assistant turn"
 NO_CHAT = "no chat"
+UNKNOWN_ID = "id that the tokenizer does not have"
 
 CHAT_FIELDS = ("messages", "conversations", "conversation")
 _COMPLETION_FIELDS = (("prompt", "completion"), ("prompt", "response"))
@@ -24,10 +28,11 @@ _COMPLETION_FIELDS = (("prompt", "completion"), ("prompt", "response"))
 class Document:
     """What is counted and split as one.
 
-    form: "text", "completion" or "chat".
+    form: "text", "completion", "chat", "request log", or "collected" where the ids themselves were recorded.
     texts: what the target writes, each tokenised by itself.
-    stops: ids of the stop tokens behind them.
-    key: decides between calibration and held-out; the text itself, for chats and completions the whole record.
+    stops: ids of the stop tokens behind them; of collected answers all ids.
+    key: decides between calibration and held-out; the text itself, for chats and completions the whole record, for
+        collected answers the key of their prompt.
     skipped: why parts of it were left out, one reason each.
     """
 
@@ -50,7 +55,8 @@ class UnusableError(Exception):
 class Forms:
     """Which fields to look at. A field that is named is the only one looked at; else the first form that fits is taken.
 
-    The order: chat (`messages`, `conversations`), prompt and completion (or response), text.
+    The order: a collected answer with its ids, a logged request with its response, chat (`messages`, `conversations`),
+    prompt and completion (or response), text. facts: of the tokenizer that ids are counted under; None takes no ids.
     """
 
     template: ChatTemplate
@@ -58,6 +64,7 @@ class Forms:
     prompt_field: str | None = None
     completion_field: str | None = None
     chat_only: bool = False
+    facts: TokenizerFacts | None = None
 
     @property
     def columns(self) -> list[str] | None:
@@ -70,7 +77,7 @@ class Forms:
         """The fields that a record should have, for an error."""
         if self.columns:
             return " and ".join(map(repr, self.columns))
-        return "messages" if self.chat_only else "messages, prompt and completion, or text"
+        return "messages" if self.chat_only else "messages, request and response, prompt and completion, or text"
 
     def document(self, record: Any) -> Document:
         """The document in a record. Raises UnusableError with the reason when there is none."""
@@ -86,6 +93,10 @@ class Forms:
         return self._recognised(record)
 
     def _recognised(self, record: Mapping[str, Any]) -> Document:
+        if self.facts is not None and (ids := recorded_ids(record, self.facts)) is not None:
+            return _collected(record, ids, self.facts.vocab_size)
+        if (logged := exchange(record)) is not None:
+            return self._logged(logged)
         for name in CHAT_FIELDS:
             if isinstance(record.get(name), list):
                 return self._chat(record[name], record.get("tools"))
@@ -114,6 +125,31 @@ class Forms:
         stops = () if stop is None else (stop,) * len(texts)
         return Document("completion", tuple(texts), stops, "\0".join((prompt, *texts)))
 
+    def _logged(self, logged: Exchange) -> Document:
+        """Of a request log only the response: the turns before it were answers to requests of their own.
+
+        With the request a chat's answer is rendered by the template, without one it is taken as it stands. An answer
+        that the length limit ended has no stop token.
+        """
+        written: list[tuple[str, int | None]] = []
+        skipped: list[str] = []
+        messages = None if logged.messages is None else openai_messages(logged.messages)
+        for answer in logged.answers:
+            turn = None if answer.message is None else openai_messages([answer.message])
+            if turn is not None and messages:
+                turns, refused = self.template.turns([*messages, *turn], tool_definitions(logged.tools), last=True)
+                written += ((one.text, one.stop if answer.stopped else None) for one in turns)
+                skipped += refused
+            else:
+                text = turn[0]["content"] if turn else answer.text
+                written += [(text, self.template.stop if answer.stopped else None)] if text else []
+        texts = tuple(text for text, _ in written if text)
+        stops = tuple(stop for _, stop in written if stop is not None)
+        if not texts and not stops and not skipped:
+            raise UnusableError(NO_TEXT)
+        asked = [f"{one['role']}\0{one['content']}" for one in messages or ()] or [logged.prompt or ""]
+        return Document("request log", texts, stops, "\0".join([*asked, *texts]), tuple(skipped))
+
     def _chat(self, conversation: list[Any], tools: Any) -> Document:
         messages = openai_messages(conversation)
         if messages is None:
@@ -129,6 +165,11 @@ class Forms:
             key="\0".join([*(f"{message['role']}\0{message['content']}" for message in messages), *texts]),
             skipped=tuple(skipped),
         )
+
+
+def _collected(record: Mapping[str, Any], ids: Sequence[int], vocab_size: int) -> Document:
+    known = tuple(token for token in ids if 0 <= token < vocab_size)
+    return Document("collected", (), known, record[KEY], (UNKNOWN_ID,) if len(known) < len(ids) else ())
 
 
 def _text(text: Any) -> Document:

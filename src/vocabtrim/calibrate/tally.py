@@ -84,17 +84,21 @@ def checked(found: Iterator[Document], encoder: Encoder) -> Iterable[Document]:
     return chain(sample, found)
 
 
+def is_held_out(key: str, share: float) -> bool:
+    """Whether a document of that key is on the held-out side: by its hash, so that the same text always is."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < round(share * 2**64)
+
+
 def batches(found: Iterable[Document], heldout: float) -> Iterator[Batch]:
     """Documents in batches, each put on its side by a hash of its key; heldout: the share of the second side."""
-    threshold = round(heldout * 2**64)
     batch = Batch()
     for document in found:
-        digest = hashlib.blake2b(document.key.encode(), digest_size=8).digest()
-        side = int(int.from_bytes(digest, "big") < threshold)
+        side = int(is_held_out(document.key, heldout))
         batch.texts[side].extend(document.texts)
         batch.stops[side].extend(document.stops)
         batch.documents[side] += 1
-        batch.characters += sum(map(len, document.texts))
+        batch.characters += sum(map(len, document.texts)) + len(document.stops)
         if batch.characters >= _BATCH:
             yield batch
             batch = Batch()

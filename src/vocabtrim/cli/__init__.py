@@ -14,6 +14,7 @@ from . import (
     bench,
     check,
     choose,
+    collect,
     convert,
     count,
     demo,
@@ -52,6 +53,7 @@ def vocabtrim(
 # The demo, the main job, its stages in pipeline order, then what to do with the result.
 app.command()(demo.demo)
 app.command()(trim.trim)
+app.command()(collect.collect)
 app.command()(count.count)
 app.command()(merge.merge)
 app.command()(choose.choose)

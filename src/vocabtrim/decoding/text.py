@@ -67,6 +67,18 @@ class TargetText:
             return self.conversation([{"role": "user", "content": text}])
         return list(self.tokenizer.encode(text).ids)
 
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text that stands behind others: nothing is put around it."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def tokenises_back(self, text: str) -> bool:
+        """Whether the ids of a text are that text again, up to what the tokenizer makes of every text."""
+        if "\ufffd" in text:  # bytes that were no character when they became text: their ids are lost
+            return False
+        normal = self.tokenizer.normalizer
+        written = self.written_out(self.encode(text))
+        return written.strip() in (text.strip(), text.strip() if normal is None else normal.normalize_str(text).strip())
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Text as it is shown: special tokens are left out."""
         return str(self.tokenizer.decode(list(tokens)))

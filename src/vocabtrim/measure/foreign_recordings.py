@@ -6,7 +6,6 @@ which targets nearly always do. Knows fields, containers and tokenizers; knows n
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..calibrate.chat import ChatTemplate, openai_messages, tool_definitions
 from ..calibrate.forms import CHAT_FIELDS, NO_TURN
+from ..calibrate.loops import ends_in_circles
 from ..calibrate.records import json_lines, json_values
 from ..calibrate.streams import open_stream
 from ..calibrate.tokenizer import OpenTokenizer
@@ -26,9 +26,6 @@ NO_OUTPUT = "no output in it"
 NO_RECORDING = "neither a chat nor a ZeroEval result"
 NO_PROMPT = "no prompt before the output"
 MALFORMED_CHAT = "malformed chat message"
-
-# Text that compresses better goes round in circles until the length limit: a drafter is always right about it.
-_LOOP_RATIO = 8
 
 
 class ForeignRecordings:
@@ -124,8 +121,7 @@ class ForeignRecordings:
                 )
 
     def _loops(self, text: str) -> bool:
-        written = text.encode(errors="replace")
-        return not self._keep_loops and len(written) > _LOOP_RATIO * len(zlib.compress(written))
+        return not self._keep_loops and ends_in_circles(text)
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import OutputError
+from ..errors import InputError, OutputError
 from ..provenance import refuse_unwritable
 
 
@@ -23,6 +23,32 @@ def whole_lines(path: Path) -> Iterator[bytes]:
             for line in file:
                 if line.endswith(b"\n"):
                     yield line
+
+
+def prove_same_run(place: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str = "a run") -> None:
+    """Raise InputError, with the first entry that differs, unless what stands in `place` may be gone on with."""
+    for name in {**wanted, **found}:
+        if wanted.get(name) != found.get(name):
+            asked, held = _difference(wanted.get(name), found.get(name))
+            raise InputError(
+                f"{place} holds {what} of {'other' if name == 'methods' else 'another'} {name}",
+                expected=shown(asked),
+                found=shown(held),
+                remedy="choose another --out, or repeat the command that began it",
+            )
+
+
+def _difference(here: object, there: object) -> tuple[object, object]:
+    """Of two tables only the entries that differ."""
+    if not (isinstance(here, dict) and isinstance(there, dict)):
+        return here, there
+    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+    return {name: here.get(name, "none") for name in names}, {name: there.get(name, "none") for name in names}
+
+
+def shown(value: object) -> str:
+    """A value of a header in an error: JSON, cut."""
+    return json.dumps(value, ensure_ascii=False)[:200]
 
 
 def refuse_other_folder(folder: Path, name: str, what: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .growing_file import GrowingFile, refuse_other_folder, whole_lines
+from .growing_file import GrowingFile, prove_same_run, refuse_other_folder, shown, whole_lines
 
 SCHEMA = 1
 ROUNDS = "rounds.jsonl"
@@ -176,7 +176,7 @@ class RunWriter:
                 file.write(self.run.header)
             else:
                 found = read_run(self.folder)
-                _prove_same(self.folder, found.header, self.run.header)
+                prove_same_run(self.folder, found.header["identity"], self.run.header["identity"])
                 file.forget_half_a_line()
                 self.run = found
         except BaseException:
@@ -184,31 +184,6 @@ class RunWriter:
             raise
         self._file = file
         return file
-
-
-def _prove_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    here, there = wanted["identity"], found["identity"]
-    for name in {**here, **there}:
-        if here.get(name) != there.get(name):
-            asked, held = _difference(here.get(name), there.get(name))
-            raise InputError(
-                f"{folder} holds a run of {'other' if name == 'methods' else 'another'} {name}",
-                expected=_shown(asked),
-                found=_shown(held),
-                remedy="choose another --out, or repeat the command that began it",
-            )
-
-
-def _difference(here: object, there: object) -> tuple[object, object]:
-    """Of two tables only the entries that differ."""
-    if not (isinstance(here, dict) and isinstance(there, dict)):
-        return here, there
-    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
-    return {name: here.get(name, "none") for name in names}, {name: there.get(name, "none") for name in names}
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)[:200]
 
 
 def _header(path: Path, line: bytes) -> dict[str, Any]:
@@ -221,7 +196,7 @@ def _header(path: Path, line: bytes) -> dict[str, Any]:
         raise InputError(
             f"{path} is of another schema version",
             expected=SCHEMA,
-            found=_shown(schema),
+            found=shown(schema),
             remedy="read it with the version of vocabtrim that wrote it",
         )
     if not isinstance(header.get("identity"), dict) or not isinstance(header.get("methods"), list):

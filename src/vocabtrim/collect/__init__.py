@@ -1,0 +1,1 @@
+"""Prompts -> what the target answers, as calibration text."""
