@@ -145,13 +145,13 @@ def _section_documents(section: Section, forms: Forms, ledger: Ledger, on_bytes:
         yield from _of_records(parquet_rows(file, forms.columns, section.part), forms, name, ledger)
         on_bytes(section.bytes)
         return
-    with open_stream(file, on_bytes, story, section.part) as stream:
+    with open_stream(file, on_bytes, story, section.in_sight) as stream:
         container = section.container or container_of(file, stream)
         if container is None:
             skip(BINARY, "from its beginning")
         elif container is text_documents:
             if not forms.chat_only:
-                yield from _of_text(stream, skip, from_start=section.is_start)
+                yield from _of_text(stream, skip, section)
             elif section.from_folder:
                 if section.is_start:
                     skip(NO_CHAT, "from its beginning")
@@ -161,8 +161,12 @@ def _section_documents(section: Section, forms: Forms, ledger: Ledger, on_bytes:
             yield from _of_records(container(stream, skip), forms, name, ledger)
 
 
-def _of_text(stream: BufferedReader, skip: Callable[[str, str], None], *, from_start: bool) -> Iterator[Document]:
-    for text in text_documents(stream, lambda line: skip(INVALID_UTF8, f"line {line}"), from_start=from_start):
+def _of_text(stream: BufferedReader, skip: Callable[[str, str], None], section: Section) -> Iterator[Document]:
+    length = None if section.part is None else section.bytes
+    invalid = partial(skip, INVALID_UTF8)
+    for text in text_documents(
+        stream, lambda line: invalid(f"line {line}"), from_start=section.is_start, length=length
+    ):
         yield Document("text", (text,), (), text)
 
 

@@ -16,7 +16,7 @@ from .container import container_of, is_parquet
 from .records import json_lines, open_parquet, parquet_rows
 from .sources import File, Source, size_of
 from .streams import BLOCK, is_compressed, open_stream
-from .text import document_lengths, text_documents
+from .text import LOOKAHEAD, document_lengths, text_documents
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Section:
     """A file of calibration text, or a part of one.
 
     file: None for standard input. name: the file's, as it was given. from_folder: it was found, not named.
-    bytes: how many of the file's this is.
+    bytes: how many of the file's this is, about so many of a Parquet file's.
     part: from where up to where, in bytes, in row groups of a Parquet file; None for the whole file, then the rest is
         None too. container: how to read the part. story: size and hash of the whole file, with its first part.
     """
@@ -41,6 +41,13 @@ class Section:
     def is_start(self) -> bool:
         """Whether the file begins here."""
         return self.part is None or self.part[0] == 0
+
+    @property
+    def in_sight(self) -> tuple[int, int] | None:
+        """The bytes to read for it."""
+        if self.part is None or self.container is not text_documents:
+            return self.part
+        return self.part[0], self.part[1] + LOOKAHEAD
 
 
 def whole(file: File | None, source: Source) -> Section:

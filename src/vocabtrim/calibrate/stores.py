@@ -6,7 +6,6 @@ take them; a URI that carries one is never shown.
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,39 +69,42 @@ def shown(uri: str, path: str) -> str:
 def find_stored(uri: str) -> tuple[str, tuple[StoredFile, ...], bool]:
     """What a URI means: how to show it, its files in order, and whether it is a folder.
 
-    A folder is taken whole but for hidden names; of a pattern, * ? and [] stand for parts of one name.
+    A folder is taken whole but for hidden names; of a pattern, * and [] stand for parts of one name.
     Raises InputError when pyarrow is missing, the store cannot be read, or there is no file.
     """
-    from pyarrow.fs import FileSelector, FileType  # after _filesystem said that pyarrow is missing
+    place, pattern = _without_pattern(uri)
+    store, path = _filesystem(place)
+    from pyarrow.fs import FileSelector, FileType  # is there: the line above would have said
 
-    store, path = _filesystem(uri)
-    name = shown(uri, path)
-    fixed = PurePosixPath(path)
-    while glob.has_magic(str(fixed)):
-        fixed = fixed.parent
+    name = shown(place, path) + ("/" + pattern if pattern else "")
     with _refusal(name):
-        info = store.get_file_info(str(fixed))
-        if info.type == FileType.File:
-            return name, (StoredFile(uri, info.path, info.size),), False
-        found = store.get_file_info(FileSelector(str(fixed), recursive=True, allow_not_found=True))
+        info = store.get_file_info(path)
+        if info.type == FileType.File and not pattern:
+            return name, (StoredFile(place, info.path, info.size),), False
+        found = store.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
     files = {PurePosixPath(entry.path): entry.size for entry in found if entry.type == FileType.File}
-    pattern = PurePosixPath(path).parts
-    wanted = [
-        file
-        for file in sorted(files)
-        if (_matches(file.parts, pattern) if glob.has_magic(path) else _visible(file.relative_to(fixed).parts))
-    ]
+    wanted = [file for file in sorted(files) if _is_wanted(file.relative_to(path).parts, pattern)]
     if not wanted:
         raise InputError(f"calibration text {name} does not exist", remedy="check the URI of the SOURCE")
-    return name, tuple(StoredFile(uri, str(file), files[file]) for file in wanted), not glob.has_magic(path)
+    return name, tuple(StoredFile(place, str(file), files[file]) for file in wanted), not pattern
 
 
-def _visible(parts: tuple[str, ...]) -> bool:
-    return not any(part.startswith(".") for part in parts)
+def _without_pattern(uri: str) -> tuple[str, str]:
+    """The folder that a pattern is searched in, and the pattern; a ? begins the options of a URI."""
+    address, mark, options = uri.partition("?")
+    special = re.search(r"[*[]", address)
+    if special is None:
+        return uri, ""
+    folder, _, beginning = address[: special.start()].rpartition("/")
+    return folder + mark + options, beginning + address[special.start() :]
 
 
-def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    return len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern))
+def _is_wanted(parts: tuple[str, ...], pattern: str) -> bool:
+    """parts: of a path below the folder."""
+    if not pattern:
+        return not any(part.startswith(".") for part in parts)
+    patterns = pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 @cache
@@ -120,8 +122,10 @@ def _filesystem(uri: str) -> tuple[Any, str]:
         store, path = FileSystem.from_uri(uri)
     except (ArrowException, OSError, ValueError) as error:
         raise InputError(
-            f"{shown(uri, '')} cannot be opened", found=error, remedy="check the URI, the region and the keys"
-        ) from error
+            f"{shown(uri, '')} cannot be opened",
+            found=str(error).replace(uri, shown(uri, "...")),  # it may hold a key
+            remedy="check the URI, the region and the keys",
+        ) from None
     return store, path
 
 

@@ -22,6 +22,7 @@ from .streams import BLOCK
 SHORTEST = 4 << 10
 COMFORTABLE = 8 << 10
 LONGEST = 64 << 10
+LOOKAHEAD = 2 * LONGEST  # so much in sight behind a document's beginning, and it ends as if the whole text were there
 
 # Whitespace as the patterns' \s means it, in UTF-8: beyond the ASCII range, then all of it.
 _WIDE_SPACE = rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80"
@@ -34,23 +35,29 @@ _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 OnInvalid = Callable[[int], None]
 
 
-def text_documents(stream: BufferedReader, on_invalid: OnInvalid, *, from_start: bool = True) -> Iterator[str]:
+def text_documents(
+    stream: BufferedReader, on_invalid: OnInvalid, *, from_start: bool = True, length: int | None = None
+) -> Iterator[str]:
     """Yield the documents of a UTF-8 text; joined, they are the text (less its byte order mark and invalid lines).
 
     on_invalid: called with the number of each line (from 1) that is no UTF-8; the line is left out.
     from_start: the stream is the text's beginning, where a byte order mark is none of its characters.
+    length: ends behind so many bytes, where a document ends; the stream goes on for `LOOKAHEAD` bytes where the text
+        does, because where a document ends depends on what follows it.
     """
     line = 1
-    if from_start:
-        _pass_mark(stream)
+    position = _pass_mark(stream) if from_start else 0
     for part in _document_bytes(stream):
         try:
             document = part.decode()
         except UnicodeDecodeError:
             document = "".join(_valid_lines(part, line, on_invalid))
         line += part.count(b"\n")
+        position += len(part)
         if document:
             yield document
+        if position == length:
+            return
 
 
 def document_lengths(stream: BufferedReader) -> Iterator[int]:
@@ -72,7 +79,7 @@ def _document_bytes(stream: BufferedReader) -> Iterator[bytes]:
     while block := stream.read(BLOCK):
         rest += block
         start = 0
-        while len(rest) - start > 2 * LONGEST:  # enough in sight to cut as if the whole text were there
+        while len(rest) - start > LOOKAHEAD:
             end = _cut(rest, start)
             yield rest[start:end]
             start = end
