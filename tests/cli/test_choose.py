@@ -67,7 +67,7 @@ def test_without_out_it_only_looks(vocabtrim: Any, counts: Path, tmp_path: Path)
 def test_several_counts_and_their_coverage_by_source(vocabtrim: Any, counts: Path, tmp_path: Path) -> None:
     other = save_counts(tmp_path / "other.safetensors", FACTS, flat=True, name="web")
     run = vocabtrim("choose", counts, other, "--keep", 995, "--json")
-    assert run.json["origins"]["web"] == 0  # chat saw every id
+    assert sum(run.json["origins"].values()) == 995 and 0 < run.json["origins"]["web"] < run.json["origins"]["chat"]
     assert set(run.json["sizes"][0]["coverage_by_source"]) == {"chat", "web"}
     shown = vocabtrim("choose", counts, other, "--keep", 100).out
     _, _, by_source = shown.partition("Held-out coverage by source and kept size")

@@ -16,23 +16,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..provenance import birth_certificate
+from .blocks import block_of
 from .chat import ChatTemplate
 from .corpus import Ledger, documents
 from .counts import RAW, Counts, SourceCounts, TokenCounts
 from .encoder import Encoder
 from .forms import Document, Forms
-from .sources import Source, find_sources
+from .sources import find_sources
+from .split import LANGUAGE, OTHER, Labeller, labeller
+from .tally import Batch, Tallies
 from .tokenizer import open_tokenizer
 
 # Characters tokenised in one call: long enough that a thread rarely comes back for Python's lock (about 60 ms of
 # work), short enough that what waits for its turn stays small.
 _BATCH = 1 << 20
+_HELD_OUT_BATCH = 1 << 16  # the same for a block of held-out documents, of which there are many at a time
 _SAMPLE = 100_000  # characters of each source that are tokenised both ways before the fast one is trusted
 
 OnProgress = Callable[["Progress"], None]
@@ -58,6 +61,7 @@ def count(
     chat: bool = False,
     origin: str = RAW,
     heldout: float = 0.1,
+    split_by: str | None = None,
     workers: int | None = None,
     strict: bool = False,
     on_progress: OnProgress | None = None,
@@ -73,6 +77,7 @@ def count(
     origin: who wrote the sources that do not say: "raw", "target-generated" or "drafter-generated".
     heldout: the share of documents, between 0 and 1, counted apart to measure coverage on; which ones is decided by a
         hash of their content, so that the same text is always on the same side.
+    split_by: a field of the records, or "language": every source becomes one source per value.
     workers: threads that tokenise; default: one per core.
     strict: stop at the first thing that cannot be read instead of skipping it.
     on_progress: hears of the progress about ten times a second.
@@ -83,25 +88,31 @@ def count(
     _check_numbers(heldout, workers)
     found = find_sources(sources, origin)
     opened = open_tokenizer(tokenizer)
-    forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat)
+    label = None if split_by is None else labeller(split_by)
+    label_field = None if split_by == LANGUAGE else split_by
+    forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat, label_field)
     meter = _Meter(sum(source.known_bytes for source in found), on_progress)
     encoder = Encoder(opened)
 
-    tallies = []
+    counted: list[SourceCounts] = []
     workers = workers or _cores()
     with ThreadPoolExecutor(workers) as pool:
         for source in found:
             ledger = Ledger(strict)
-            batches = _batches(_checked(documents(source, forms, ledger, meter.read), encoder), heldout)
-            tally = _Tally(np.zeros(opened.facts.vocab_size, np.int64), np.zeros(opened.facts.vocab_size, np.int64))
-            _count_batches(batches, encoder, pool, tally, meter, ahead=2 * workers)
-            tallies.append(_source_counts(source, tally, ledger, encoder))
+            batches = _batches(_checked(documents(source, forms, ledger, meter.read), encoder), heldout, label)
+            tallies = Tallies(opened.facts.vocab_size, split_by)
+            _count_batches(batches, encoder, pool, tallies, meter, ahead=2 * workers)
+            counted += tallies.sources(source, ledger, encoder, alone=len(found) == 1)
+    if label_field is not None and all(source.details.get("label") == OTHER for source in counted):
+        raise InputError(
+            f"no record has the field {label_field}", expected="a field with the kind of a record", remedy="--split-by"
+        )
 
     counts = TokenCounts(
         tokenizer=opened.facts,
-        sources=tuple(tallies),
-        documents=sum(source.details["documents"] for source in tallies),
-        skipped=dict(sum((Counter(source.details["skipped"]) for source in tallies), Counter())),
+        sources=tuple(counted),
+        documents=sum(source.details["documents"] for source in counted),
+        skipped=dict(sum((Counter(source.details["skipped"]) for source in counted), Counter())),
         provenance=birth_certificate(
             {
                 "sources": [source.argument for source in found],
@@ -111,10 +122,11 @@ def count(
                 "completion_field": completion_field,
                 "chat": chat,
                 "heldout": heldout,
+                "split_by": split_by,
                 "strict": strict,
             },
             {"tokenizer": opened.facts.hash}
-            | {file["path"]: file["sha256"] for source in tallies for file in source.details["files"]},
+            | {file["path"]: file["sha256"] for source in counted for file in source.details["files"]},
         ),
     )
     _prove_counted(counts)
@@ -161,25 +173,6 @@ class _Meter:
             self.on_progress(Progress(self.bytes_read, self.bytes_known, self.tokens, now - self.started))
 
 
-@dataclass
-class _Batch:
-    """Documents to tokenise in one go: calibration and held-out texts, and the stop tokens behind them."""
-
-    texts: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
-    stops: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
-    documents: list[int] = field(default_factory=lambda: [0, 0])
-    characters: int = 0
-
-
-@dataclass
-class _Tally:
-    """The counts of one source as they grow; index 0 is calibration, 1 is held-out."""
-
-    counts: Counts
-    heldout: Counts
-    documents: list[int] = field(default_factory=lambda: [0, 0])
-
-
 def _checked(found: Iterator[Document], encoder: Encoder) -> Iterable[Document]:
     """The same documents, after the encoder was checked on the first of them."""
     sample, size = [], 0
@@ -192,34 +185,39 @@ def _checked(found: Iterator[Document], encoder: Encoder) -> Iterable[Document]:
     return chain(sample, found)
 
 
-def _batches(found: Iterable[Document], heldout: float) -> Iterator[_Batch]:
+def _batches(found: Iterable[Document], heldout: float, label: Labeller | None) -> Iterator[Batch]:
+    """Documents gathered by label and side until there are enough for a batch."""
     threshold = round(heldout * 2**64)
-    batch = _Batch()
+    growing: dict[tuple[str | None, int | None], Batch] = {}
     for document in found:
-        digest = hashlib.blake2b(document.key.encode(), digest_size=8).digest()
-        side = int(int.from_bytes(digest, "big") < threshold)
-        batch.texts[side].extend(document.texts)
-        batch.stops[side].extend(document.stops)
-        batch.documents[side] += 1
+        digest = int.from_bytes(hashlib.blake2b(document.key.encode(), digest_size=8).digest(), "big")
+        key = None if label is None else label(document), block_of(digest) if digest < threshold else None
+        batch = growing.setdefault(key, Batch(*key))
+        batch.texts.extend(document.texts)
+        batch.stops.extend(document.stops)
+        batch.documents += 1
         batch.characters += sum(map(len, document.texts))
-        if batch.characters >= _BATCH:
-            yield batch
-            batch = _Batch()
-    yield batch
+        if batch.characters >= (_BATCH if batch.block is None else _HELD_OUT_BATCH):
+            yield growing.pop(key)
+    yield from growing.values()
 
 
 def _count_batches(
-    batches: Iterator[_Batch], encoder: Encoder, pool: ThreadPoolExecutor, tally: _Tally, meter: _Meter, *, ahead: int
+    batches: Iterator[Batch],
+    encoder: Encoder,
+    pool: ThreadPoolExecutor,
+    tallies: Tallies,
+    meter: _Meter,
+    *,
+    ahead: int,
 ) -> None:
     """Keep `ahead` batches waiting for the pool, never more: memory stays constant however long the corpus is."""
-    pending: deque[Future[tuple[_Batch, Counts, Counts]]] = deque()
+    pending: deque[Future[tuple[Batch, Counts]]] = deque()
 
     def absorb() -> None:
-        batch, counts, heldout = pending.popleft().result()
-        tally.counts += counts
-        tally.heldout += heldout
-        tally.documents = [before + more for before, more in zip(tally.documents, batch.documents, strict=True)]
-        meter.tokens += int(counts.sum() + heldout.sum())
+        batch, counts = pending.popleft().result()
+        tallies.add(batch, counts)
+        meter.tokens += int(counts.sum())
 
     for batch in batches:
         pending.append(pool.submit(_count_batch, batch, encoder))
@@ -229,25 +227,10 @@ def _count_batches(
         absorb()
 
 
-def _count_batch(batch: _Batch, encoder: Encoder) -> tuple[_Batch, Counts, Counts]:
-    calibration, heldout = (encoder.count(texts) for texts in batch.texts)
-    for counts, stops in zip((calibration, heldout), batch.stops, strict=True):
-        np.add.at(counts, np.asarray(stops, np.int64), 1)
-    return batch, calibration, heldout
-
-
-def _source_counts(source: Source, tally: _Tally, ledger: Ledger, encoder: Encoder) -> SourceCounts:
-    details: dict[str, Any] = {
-        "argument": source.argument,
-        "files": ledger.files,
-        "documents": sum(tally.documents),
-        "heldout_documents": tally.documents[1],
-        "forms": dict(ledger.forms),
-        "skipped": dict(ledger.skipped),
-        "encoder": encoder.way,
-        "encoder_why": encoder.why,
-    }
-    return SourceCounts(source.name, source.origin, tally.counts, tally.heldout, details)
+def _count_batch(batch: Batch, encoder: Encoder) -> tuple[Batch, Counts]:
+    counts = encoder.count(batch.texts)
+    np.add.at(counts, np.asarray(batch.stops, np.int64), 1)
+    return batch, counts
 
 
 def _prove_counted(counts: TokenCounts) -> None:

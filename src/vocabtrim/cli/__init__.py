@@ -16,6 +16,7 @@ from . import (
     choose,
     convert,
     count,
+    cross,
     demo,
     export,
     generate,
@@ -55,6 +56,7 @@ app.command()(trim.trim)
 app.command()(count.count)
 app.command()(merge.merge)
 app.command()(choose.choose)
+app.command()(cross.cross)
 app.command()(inspect.inspect)
 app.command()(check.check)
 app.command()(convert.convert)
