@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vocabtrim.calibrate.blocks import BLOCKS, BlockTally, by_block, summed
@@ -22,6 +22,7 @@ def blocks_of(covered: list[int], lost: list[int]) -> np.ndarray:
     return tally.blocks()
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.tuples(st.integers(0, BLOCKS - 1), st.lists(st.integers(0, 3), min_size=4, max_size=4))))
 def test_blocks_add_up(parts: list[tuple[int, list[int]]]) -> None:
     tally, dense = BlockTally(4), np.zeros((BLOCKS, 4), np.int64)

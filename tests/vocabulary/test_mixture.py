@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vocabtrim.errors import InputError
@@ -67,6 +67,14 @@ def test_sources_of_one_file_share_by_their_tokens_and_keep_their_names() -> Non
     assert weights["web"] + weights["code"] == pytest.approx(0.1)
 
 
+def test_no_share_for_other_work_leaves_everything_to_the_fit() -> None:
+    weights = default_mixture([[("answers", vector(400, 400))], [("web", WEB)]], 8, other_work=0).weights
+    assert weights["answers"] > 0.99
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(InputError, match="expected 0 to below 1"):
+            default_mixture([[("answers", ANSWERS)]], 8, other_work=share)
+
+
 def test_names_are_told_apart_also_from_the_two_origins_that_are_no_source() -> None:
     mixture = default_mixture([[("chat", ANSWERS)], [("chat", WEB)], [("merge order", CODE)]], 8)
     assert list(mixture.weights) == ["chat", "chat (2)", "merge order (2)", "merge order"]
@@ -104,6 +112,7 @@ def test_the_prior_cannot_be_weighed_where_there_is_none() -> None:
 tallies = st.lists(st.integers(0, 20), min_size=8, max_size=8).map(lambda tally: np.array(tally, np.int64))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(tallies, min_size=1, max_size=4), st.integers(0, 8))
 def test_weights_are_shares_whatever_was_counted(counted: list[Counts], merge_ordered: int) -> None:
     mixture = default_mixture([[(f"s{n}", counts)] for n, counts in enumerate(counted)], merge_ordered)

@@ -30,6 +30,9 @@ def choose(
     ] = None,
     multiple: options.Multiple = None,
     prior: options.Prior = True,
+    other_work: Annotated[
+        float, typer.Option(help="Share of the estimate left to work unlike the primary; 0: there is none.")
+    ] = 0.3,
     weight: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=W", help="Weight of a source, or of merge-order; may be repeated. Others get none."),
@@ -80,6 +83,7 @@ def choose(
         target=target,
         multiple=multiple,
         prior=prior,
+        other_work=other_work,
         weights=_weights(weight or []),
         workload=workload,
         tokenizer=tokenizer,

@@ -20,7 +20,7 @@ from .confidence import Interval, Unseen, heldout_interval, unseen
 from .kept import Ids, KeptVocabulary
 from .kept_size import asked_size, best_size, grid, rows_of, ways_out
 from .measured import Measured
-from .mixture import Mixture, default_mixture, with_weights
+from .mixture import OTHER_WORK, Mixture, default_mixture, with_weights
 from .select import Ranking, rank
 from .size_table import DRAFT_LENGTH, SizeRow, SizeTable, size_table
 from .workload import WorkloadFit, fit_to_workload
@@ -102,6 +102,7 @@ def choose(
     available: Ids | None = None,
     multiple: int | None = None,
     prior: bool = True,
+    other_work: float = OTHER_WORK,
     weights: Mapping[str, float] | None = None,
     workload: TokenCounts | None = None,
     always_keep: bool = True,
@@ -121,6 +122,7 @@ def choose(
         counts. available: (rows,) the ids that a head trimmed before still has; None for all.
     multiple: sizes are rounded up to it. Default: 64 as far as ids last, none for a number of ids.
     prior: whether the tokenizer's merge order is asked too; without it, ids that nobody has seen are not kept.
+    other_work: the share of the estimate that is left to work unlike the primary (mixture.py); 0: there is none.
     weights: of sources by name, and of "merge-order", in place of the default ones; sources not named get none.
     workload: counts of real traffic; weights are fitted to its calibration part and read on its held-out part.
     always_keep: whether stop and chat-template ids are forced. also_keep: further ids to force, by themselves or
@@ -133,10 +135,10 @@ def choose(
     Raises InputError for a size or a coverage that cannot be had, MismatchError for another tokenizer's counts.
     """
     files = [counts] if isinstance(counts, TokenCounts) else list(counts)
-    tokenizer = one_tokenizer(files, target, available, cost)
+    tokenizer = one_tokenizer([*files, *([] if workload is None else [workload])], target, available, cost)
     forced = _forced(files, target, always_keep, also_keep)
     mixture, fitted = _weighed(
-        files, prior=prior, weights=weights, workload=workload, keep=keep, forced=forced, available=available
+        combined(files, prior, other_work), weights, workload, keep, always_keep=forced, available=available
     )
     ranking = rank(mixture, always_keep=forced, available=available)
     if sweep is not None:
@@ -166,6 +168,7 @@ def choose(
         "keep": keep,
         "multiple": multiple,
         "prior": prior,
+        "other_work": other_work,
         "weights": mixture.weights,
         "weighed": mixture.how,
         "always_keep": always_keep,
@@ -243,41 +246,36 @@ def rank_and_tabulate(
     return ranking, table
 
 
-def combined(files: Sequence[TokenCounts], prior: bool = True) -> Mixture:
+def combined(files: Sequence[TokenCounts], prior: bool = True, other_work: float = OTHER_WORK) -> Mixture:
     """Every source of the files, and merge order unless without `prior`, with the weights taken by default."""
     groups = [[(source.name, source.counts) for source in part.sources] for part in files]
-    return default_mixture(groups, files[0].tokenizer.merge_ordered if prior else 0)
+    return default_mixture(groups, files[0].tokenizer.merge_ordered if prior else 0, other_work)
 
 
 def _weighed(
-    files: Sequence[TokenCounts],
-    *,
-    prior: bool,
+    mixture: Mixture,
     weights: Mapping[str, float] | None,
     workload: TokenCounts | None,
     keep: int | float | str,
-    forced: Mapping[int, str],
-    available: Ids | None,
+    **ranked_with: Any,
 ) -> tuple[Mixture, WorkloadFit | None]:
-    """The mixture that ranks: by default, as given, or fitted to a workload."""
-    mixture = combined(files, prior)
+    """The mixture that ranks: as it is by default, with weights as given, or with weights fitted to a workload."""
     if workload is None:
         return (with_weights(mixture, weights) if weights else mixture), None
     if weights:
         raise InputError("weights are given and to be fitted too", remedy="pass --weight or --workload, not both")
-    one_tokenizer([files[0], workload])
-    ranked = rank(mixture, always_keep=forced, available=available).ids.size
-    vocab = files[0].tokenizer.vocab_size
+    ranking, vocab = rank(mixture, **ranked_with), mixture.sources[0].counts.size
     several = [1 << power for power in range(vocab.bit_length()) if vocab / 64 <= 1 << power <= vocab / 3]
-    sizes = [size for size in ([keep] if isinstance(keep, int) else several) if len(forced) < size <= ranked]
+    possible = range(len(ranking.always_keep) + 1, ranking.ids.size + 1)
+    sizes = [size for size in ([keep] if isinstance(keep, int) else several) if size in possible]
     if not sizes:
         raise InputError(
             "no size to fit weights at",
-            expected=f"{len(forced) + 1} to {ranked} ids",
+            expected=f"{possible.start} to {ranking.ids.size} ids",
             found=keep,
             remedy="correct --keep",
         )
-    return fit_to_workload(mixture, workload, sizes, always_keep=forced, available=available)
+    return fit_to_workload(mixture, workload, sizes, **ranked_with)
 
 
 def _tabulate(files: Sequence[TokenCounts], ranking: Ranking, **options: Any) -> SizeTable:

@@ -20,9 +20,9 @@ Probabilities = npt.NDArray[np.float64]
 
 PRIOR_OPTION = "merge-order"  # what `--weight` calls the prior
 
-# What the weights are when nobody says: shares for the work that the primary does not speak for, the rest as fitted.
-PRIOR_SHARE = 0.2
-OTHERS_SHARE = 0.1
+# The share of the estimate that is left to work the primary does not speak for, and merge order's part of that share.
+OTHER_WORK = 0.3
+_PRIOR_PART = 2 / 3
 
 # The Zipf-Mandelbrot law, p(rank) ~ 1 / (rank + shift). Fits to eleven texts gave shifts of 100 to 300.
 _SHIFT = 300
@@ -103,18 +103,27 @@ def prior(merge_ordered: int, target_vocab: int) -> Probabilities:
     return law / (law.sum() or 1)
 
 
-def default_mixture(groups: Sequence[Sequence[tuple[str, Counts]]], merge_ordered: int) -> Mixture:
+def default_mixture(
+    groups: Sequence[Sequence[tuple[str, Counts]]], merge_ordered: int, other_work: float = OTHER_WORK
+) -> Mixture:
     """The mixture that is taken where no weights are given.
 
     groups: sources (name, (target_vocab,) counts), one group for each counts file; the first group is the primary.
         Within a group every token counts the same.
 
-    0.7 of the estimate is fitted to the primary by deleted interpolation (`fit`). 0.2 goes to merge order and 0.1 to
-    the other groups evenly, for work that differs from the primary; either is left to the fit where there is none.
+    other_work: the share for work that differs from the primary, 0 to below 1: two thirds of it to merge order, one
+        third to the other groups evenly; what is not there is left to the fit.
+
+    The rest is fitted to the primary by deleted interpolation (`fit`). Raises InputError for another share.
     """
+    if not 0 <= other_work < 1:
+        raise InputError(
+            "share for other work is out of range", expected="0 to below 1", found=other_work, remedy="--other-work 0.3"
+        )
     together = [np.sum([counts for _, counts in group], axis=0) for group in groups]
     others, has_prior = len(groups) - 1, merge_ordered > 0
-    doubt = np.array([0.0, *[OTHERS_SHARE / max(others, 1)] * others, PRIOR_SHARE * has_prior])
+    to_others = other_work * (1 - _PRIOR_PART) / max(others, 1)
+    doubt = np.array([0.0, *[to_others] * others, other_work * _PRIOR_PART * has_prior])
     shares = (1 - doubt.sum()) * fit(together, prior(merge_ordered, together[0].size)) + doubt
     sources = []
     for group, group_counts, share in zip(groups, together, shares, strict=False):
@@ -123,7 +132,7 @@ def default_mixture(groups: Sequence[Sequence[tuple[str, Counts]]], merge_ordere
         sources += [(name, counts, float(share) * part) for (name, counts), part in zip(group, parts, strict=True)]
     names = _unique([name for name, _, _ in sources])
     told = tuple(Source(name, counts, weight) for name, (_, counts, weight) in zip(names, sources, strict=True))
-    how = f"fitted to the primary, but for {doubt.sum():.1f} that is left to other work"
+    how = f"fitted to the primary, but for {doubt.sum():.2g} that is left to other work"
     return Mixture(told, merge_ordered, float(shares[-1]), how)
 
 
@@ -174,7 +183,8 @@ def with_weights(mixture: Mixture, asked: Mapping[str, float]) -> Mixture:
                 f"weight of {name} is out of range", expected="0 or more", found=weight, remedy="correct --weight"
             )
     weights = [float(asked.get(name, 0)) for name in names]
-    usual = PRIOR_SHARE / (1 - PRIOR_SHARE) * sum(weights) if mixture.merge_ordered else 0.0
+    share = OTHER_WORK * _PRIOR_PART
+    usual = share / (1 - share) * sum(weights) if mixture.merge_ordered else 0.0
     weights.append(float(asked.get(PRIOR_OPTION, usual)))
     if sum(weights) == 0:
         raise InputError("all weights are 0", expected="one above 0", found=0, remedy="correct --weight")
