@@ -105,7 +105,8 @@ def kept_vocabularies(scratch: Path) -> tuple[dict[Which, vt.KeptVocabulary], di
         counts = counted(thinned(origin, least / whole[origin].tokens, scratch), origin)
         print(f"{origin}: {counts.tokens:,} tokens counted, a tenth of the documents held out")
         for share in SHARES:
-            kept = vt.choose(counts, keep=round(share * counts.tokenizer.vocab_size)).kept
+            by_counts = {source.name: 1.0 for source in counts.sources} | {"merge-order": 0.0}  # the paper's way
+            kept = vt.choose(counts, keep=round(share * counts.tokenizer.vocab_size), weights=by_counts).kept
             assert kept is not None
             found[origin, share] = kept
             heldout[origin, share] = float(counts.heldout[kept.ids].sum() / counts.heldout.sum())

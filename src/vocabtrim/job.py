@@ -65,7 +65,7 @@ def calibrate_and_trim(
     """Count, choose, trim and check, in that order.
 
     drafter, target: local folders or hub ids. calibrate: sources of text, or counts files; the first is the primary,
-    the others are asked in their order about ids it never saw. tokenizer: the target's own by default.
+    the others fill in what it is too small to show. tokenizer: the target's own by default.
     keep: as in `choose`. dry_run: plan, and write nothing. strict: refuse a trim that is predicted to lose.
     exports: engines to write the result for as well, refused by kind before anything is counted.
     count_options, choose_options: passed on to `count` and `choose`.
@@ -140,13 +140,17 @@ def choose(
     target: str | Path | None = None,
     measured: str | Path | None = None,
     sweep: Sequence[str | Path] = (),
+    workload: TokenCounts | str | Path | None = None,
+    tokenizer: str | Path | None = None,
     **options: Any,
 ) -> Choice:
     """Choose the ids to keep, for a drafter and a target by their folders: cost, ids its head has, stop ids.
 
     counts: TokenCounts or counts files, the primary first. measured: a run of `bench`, whose block efficiencies and
     stage times take the place of predicted ones. sweep: recordings of the target's output; a grid of sizes is replayed
-    on them first, for the block efficiency of each. options: those of `vocabulary.choose_size.choose`.
+    on them first, for the block efficiency of each. workload: a sample of real traffic, text or counts, that weights
+    are fitted to; text is tokenised as the target's, or as `tokenizer`, and half of it held out.
+    options: those of `vocabulary.choose_size.choose`.
     """
     several = counts if isinstance(counts, Sequence) and not isinstance(counts, str) else [counts]
     loaded = [part if isinstance(part, TokenCounts) else TokenCounts.load(Path(part)) for part in several]
@@ -154,6 +158,8 @@ def choose(
     if target is not None and options.get("always_keep", True):  # known even where the tokenizer lies elsewhere
         known = {token: STOP for token in stop_ids(target) if token < loaded[0].tokenizer.vocab_size}
         options["also_keep"] = {**dict.fromkeys(options.get("also_keep", ()), choose_size.ASKED_FOR), **known}
+    if workload is not None:
+        options["workload"] = _workload(workload, tokenizer or target)
     if drafter is not None:
         if target is None:
             raise InputError("a drafter's cost is measured beside its target's", remedy="pass --target with --drafter")
@@ -172,6 +178,21 @@ def choose(
     if measured is not None:
         options["measured"] = measured_sizes(Path(measured))
     return choose_size.choose(loaded, keep, target=tokenizer_beside(target), **options)
+
+
+def _workload(workload: TokenCounts | str | Path, tokenizer: str | Path | None) -> TokenCounts:
+    """Traffic as counts, a part of it held out."""
+    if isinstance(workload, TokenCounts):
+        return workload
+    if _is_counts(workload):
+        return TokenCounts.load(Path(workload))
+    if tokenizer is None:
+        raise InputError(
+            "a workload of text must be tokenised",
+            expected="the target's tokenizer, or a counts file",
+            remedy="pass --target or --tokenizer",
+        )
+    return count([workload], tokenizer=tokenizer, heldout=0.5)
 
 
 def _is_counts(source: str | Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import assert_bad_input
+from tiny_tokenizer import train
 from vocabtrim.calibrate.counts import SourceCounts, TokenCounts
 from vocabtrim.calibrate.tokenizer import TokenizerFacts, tokenizer_facts
 from vocabtrim.testbed import shapes
@@ -67,7 +69,7 @@ def test_without_out_it_only_looks(vocabtrim: Any, counts: Path, tmp_path: Path)
 def test_several_counts_and_their_coverage_by_source(vocabtrim: Any, counts: Path, tmp_path: Path) -> None:
     other = save_counts(tmp_path / "other.safetensors", FACTS, flat=True, name="web")
     run = vocabtrim("choose", counts, other, "--keep", 995, "--json")
-    assert run.json["origins"]["web"] == 0  # chat saw every id
+    assert sum(run.json["origins"].values()) == 995 and 0 < run.json["origins"]["web"] < run.json["origins"]["chat"]
     assert set(run.json["sizes"][0]["coverage_by_source"]) == {"chat", "web"}
     shown = vocabtrim("choose", counts, other, "--keep", 100).out
     _, _, by_source = shown.partition("Held-out coverage by source and kept size")
@@ -164,3 +166,55 @@ def test_the_targets_tokenizer_must_be_the_counts(vocabtrim: Any, pair: tuple[Pa
     target, drafter, _ = pair
     run = vocabtrim("choose", counts, "--drafter", drafter, "--target", target)
     assert_bad_input(run, "the target's tokenizer is not the one of the counts", "hash a")
+
+
+def test_weights_and_other_work(vocabtrim: Any, counts: Path, tmp_path: Path) -> None:
+    other = save_counts(tmp_path / "other.safetensors", FACTS, flat=True, name="web")
+    told = vocabtrim("choose", counts, other, "--keep", 100, "--weight", "web=3", "--weight", "chat=1", "--json").json
+    assert told["weighed"] == "as given" and told["weights"]["web"] == pytest.approx(3 * told["weights"]["chat"])
+    told = vocabtrim("choose", counts, other, "--keep", 100, "--other-work", 0, "--json").json
+    assert told["weighed"].startswith("fitted to the primary") and sum(told["weights"].values()) == pytest.approx(1)
+    assert "Weights, fitted to the primary" in vocabtrim("choose", counts, other, "--keep", 100).out
+
+
+@pytest.mark.parametrize("weight", ["chat", "chat=x", "=1", "chat=-1", "chat=nan"])
+def test_what_is_no_weight_is_refused(vocabtrim: Any, counts: Path, weight: str) -> None:
+    assert_bad_input(vocabtrim("choose", counts, "--keep", 100, "--weight", weight), "weight")
+
+
+def test_a_workload_as_text_and_as_counts(vocabtrim: Any, tmp_path: Path) -> None:
+    """Text needs a tokenizer; the same traffic counted before gives the same weights."""
+    tokenizer, traffic = train(tmp_path), tmp_path / "traffic.jsonl"
+    lines = [f"the ferry number {n} leaves the harbour" for n in range(60)]
+    traffic.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"{name} the harbour is {n} miles off" for n in range(99)))
+        out = tmp_path / f"{name}.safetensors"
+        assert vocabtrim("count", tmp_path / f"{name}.txt", "--tokenizer", tokenizer, "--out", out).code == 0
+    choose = ("choose", tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--keep", 64, "--workload")
+    assert_bad_input(vocabtrim(*choose, traffic), "--target or --tokenizer")
+    fitted = vocabtrim(*choose, traffic, "--tokenizer", tokenizer, "--json").json
+    assert fitted["weighed"] == "fitted to the workload"
+    (row,) = fitted["workload"]["rows"]
+    assert row["kept_size"] == 64 and 0 < row["coverage"] <= 1
+    counted = tmp_path / "traffic.safetensors"
+    vocabtrim("count", traffic, "--tokenizer", tokenizer, "--heldout", 0.5, "--out", counted)
+    assert vocabtrim(*choose, counted, "--json").json["weights"] == fitted["weights"]
+    assert "no weight was fitted on" in vocabtrim(*choose, counted).out
+
+
+def test_cross_shows_each_list_on_each_work(vocabtrim: Any, tmp_path: Path) -> None:
+    """Split by a field, 40 ids: a list made for numbers loses words."""
+    tokenizer, path = train(tmp_path), tmp_path / "a.jsonl"
+    texts = [("words", "the ferry leaves the small harbour"), ("numbers", "31415 92653 58979")]
+    path.write_text("".join(json.dumps({"text": f"{t} {n}", "kind": k}) + "\n" for n in range(99) for k, t in texts))
+    out = tmp_path / "c.safetensors"
+    count = ("count", path, "--tokenizer", tokenizer, "--split-by", "kind", "--heldout", 0.3, "--out", out)
+    assert vocabtrim(*count).code == 0
+    told = vocabtrim("cross", out, "--keep", 40, "--json").json
+    assert told["workloads"] == ["numbers", "words"]
+    assert [row["name"] for row in told["rows"]] == ["numbers", "words", "all, mixed", "lowest ids"]
+    assert "numbers" in told["failing"]["words"] and "words" not in told["failing"]["words"]
+    shown = vocabtrim("cross", out, "--keep", 40).out
+    assert "words fails with: numbers" in shown and " *" in shown
+    assert_bad_input(vocabtrim("cross", out, "--keep", 10**6), "no list has that size")

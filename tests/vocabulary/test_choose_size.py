@@ -21,8 +21,8 @@ from vocabtrim.vocabulary.choose_size import (
     TRIM,
     Choice,
     choose,
-    parse_keep,
 )
+from vocabtrim.vocabulary.kept_size import parse_keep
 from vocabtrim.vocabulary.size_table import SizeRow
 
 VOCAB = 1000

@@ -35,7 +35,8 @@ from .encoder import FAST, Encoder
 from .forms import Forms
 from .sections import Section, cut, whole
 from .sources import Source
-from .tally import Counted, Tally, batches, checked, cores, count_batch
+from .split import labeller
+from .tally import Counted, Tallies, batches, checked, cores, count_batch
 from .tokenizer import OpenTokenizer, open_tokenizer, tokenizer_files
 
 _PIECE = 32 << 20  # bytes: some seconds of work, beside which what a task costs is small
@@ -50,12 +51,14 @@ class Job:
     """All that a worker must know, the same for every piece.
 
     tokenizer: its files' bytes by name, so that no worker needs the path. folder: where the driver has it.
-    forms: (text_field, prompt_field, completion_field, chat_only).
+    forms: (text_field, prompt_field, completion_field, chat_only), and label_field. split_by: as `count` takes it.
     """
 
     tokenizer: dict[str, bytes]
     folder: str
     forms: tuple[str | None, str | None, str | None, bool]
+    label_field: str | None
+    split_by: str | None
     heldout: float
     strict: bool
 
@@ -83,6 +86,7 @@ def count_on_ray(
     forms: Forms,
     *,
     heldout: float,
+    split_by: str | None,
     strict: bool,
     workers: int | None,
     address: str | None,
@@ -106,10 +110,12 @@ def count_on_ray(
         tokenizer_files(opened),
         str(opened.folder),
         (forms.text_field, forms.prompt_field, forms.completion_field, forms.chat_only),
+        forms.label_field,
+        split_by,
         heldout,
         strict,
     )
-    together = [Counted(Tally.empty(opened.facts.vocab_size), Ledger(strict), FAST, "") for _ in sources]
+    together = [Counted(Tallies(opened.facts.vocab_size, split_by), Ledger(strict), FAST, "") for _ in sources]
     with _ray(address, workers):
         pieces = _pieces(sources, job, workers)
         waiting: dict[int, Ledger] = {}
@@ -118,10 +124,10 @@ def count_on_ray(
             if number < next_number or number in waiting:
                 raise RuntimeError(f"Ray gave piece {number} of the corpus twice")
             counted = together[pieces[number].source]
-            counted.tally.add(part.tally)
+            counted.tallies.merge(part.tallies)
             if counted.way == FAST:
                 counted.way, counted.why = part.way, part.why
-            meter(pieces[number].bytes, part.tally.tokens)
+            meter(pieces[number].bytes, part.tallies.tokens)
             waiting[number] = part.ledger
             while (ledger := waiting.pop(next_number, None)) is not None:  # in order, as if read in one go
                 position = pieces[next_number].source
@@ -201,7 +207,7 @@ class _Worker:
 
     @cached_property
     def forms(self) -> Forms:
-        return Forms(ChatTemplate(self.opened), *self.job.forms)
+        return Forms(ChatTemplate(self.opened), *self.job.forms, self.opened.facts, self.job.label_field)
 
 
 @lru_cache(maxsize=1)
@@ -217,12 +223,13 @@ def cut_file(worker: _Worker, asked: tuple[Section, int]) -> list[Section]:
 def count_piece(worker: _Worker, piece: Piece) -> Counted:
     """Count one piece, in this thread: a task has one core."""
     job, encoder = worker.job, worker.encoder
-    ledger, tally = Ledger(job.strict, piece.several), Tally.empty(worker.opened.facts.vocab_size)
+    ledger, tallies = Ledger(job.strict, piece.several), Tallies(worker.opened.facts.vocab_size, job.split_by)
+    label = None if job.split_by is None else labeller(job.split_by)
     read = (section_documents(section, worker.forms, ledger, lambda _: None) for section in piece.sections)
     found = (document for document in chain.from_iterable(read) if document is not None)
-    for batch in batches(checked(found, encoder), job.heldout):
-        tally.add(count_batch(batch, encoder))
-    return Counted(tally, ledger, encoder.way, encoder.why)
+    for batch in batches(checked(found, encoder), job.heldout, label):
+        tallies.add(*count_batch(batch, encoder))
+    return Counted(tallies, ledger, encoder.way, encoder.why)
 
 
 def work(task: Callable[[_Worker, Any], Any], job: bytes, asked: Any) -> Any:

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from ..provenance import birth_certificate
 from .chat import ChatTemplate
 from .corpus import Ledger, documents
-from .counts import RAW, SourceCounts, TokenCounts
+from .counts import RAW, Counts, TokenCounts
 from .encoder import Encoder
 from .forms import Forms
 from .sources import Source, find_sources
-from .tally import Batch, Counted, Tally, batches, checked, cores, count_batch
+from .split import LANGUAGE, OTHER, labeller
+from .tally import Batch, Counted, Tallies, batches, checked, cores, count_batch
 from .tokenizer import OpenTokenizer, open_tokenizer
 
 LOCAL, RAY = "local", "ray"
@@ -52,6 +52,7 @@ def count(
     chat: bool = False,
     origin: str = RAW,
     heldout: float = 0.1,
+    split_by: str | None = None,
     workers: int | None = None,
     strict: bool = False,
     engine: str = LOCAL,
@@ -70,6 +71,7 @@ def count(
     origin: who wrote the sources that do not say: "raw", "target-generated" or "drafter-generated".
     heldout: the share of documents, between 0 and 1, counted apart to measure coverage on; which ones is decided by a
         hash of their content, so that the same text is always on the same side.
+    split_by: a field of the records, or "language": every source becomes one source per value.
     workers: threads that tokenise, or tasks at once on Ray; default: one per core.
     strict: stop at the first thing that cannot be read instead of skipping it.
     engine: "local", or "ray" for the same counting on Ray Data, on as many machines as its cluster has.
@@ -83,23 +85,44 @@ def count(
     _check_engine(engine, ray_address)
     found = find_sources(sources, origin)
     opened = open_tokenizer(tokenizer)
-    forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat, opened.facts)
+    label_field = None if split_by == LANGUAGE else split_by
+    forms = Forms(ChatTemplate(opened), text_field, prompt_field, completion_field, chat, opened.facts, label_field)
     meter = _Meter(sum(source.known_bytes for source in found), on_progress)
+    if split_by is not None:
+        labeller(split_by)  # or why there is none, before anything is read
     if engine == RAY:
         from .cluster import count_on_ray
 
         counted: Iterable[Counted] = count_on_ray(
-            found, opened, forms, heldout=heldout, strict=strict, workers=workers, address=ray_address, meter=meter.add
+            found,
+            opened,
+            forms,
+            heldout=heldout,
+            split_by=split_by,
+            strict=strict,
+            workers=workers,
+            address=ray_address,
+            meter=meter.add,
         )
     else:
-        counted = _count_here(found, opened, forms, heldout=heldout, strict=strict, workers=workers, meter=meter)
+        counted = _count_here(
+            found, opened, forms, heldout=heldout, split_by=split_by, strict=strict, workers=workers, meter=meter
+        )
 
-    tallies = [_source_counts(source, part) for source, part in zip(found, counted, strict=True)]
+    tallied = [
+        one
+        for source, part in zip(found, counted, strict=True)
+        for one in part.tallies.sources(source, part, alone=len(found) == 1)
+    ]
+    if label_field is not None and all(source.details.get("label") == OTHER for source in tallied):
+        raise InputError(
+            f"no record has the field {label_field}", expected="a field with the kind of a record", remedy="--split-by"
+        )
     counts = TokenCounts(
         tokenizer=opened.facts,
-        sources=tuple(tallies),
-        documents=sum(source.details["documents"] for source in tallies),
-        skipped=dict(sum((Counter(source.details["skipped"]) for source in tallies), Counter())),
+        sources=tuple(tallied),
+        documents=sum(source.details["documents"] for source in tallied),
+        skipped=dict(sum((Counter(source.details["skipped"]) for source in tallied), Counter())),
         provenance=birth_certificate(
             {
                 "sources": [source.argument for source in found],
@@ -109,11 +132,12 @@ def count(
                 "completion_field": completion_field,
                 "chat": chat,
                 "heldout": heldout,
+                "split_by": split_by,
                 "strict": strict,
                 "engine": engine,
             },
             {"tokenizer": opened.facts.hash}
-            | {file["path"]: file["sha256"] for source in tallies for file in source.details["files"]},
+            | {file["path"]: file["sha256"] for source in tallied for file in source.details["files"]},
         ),
     )
     _prove_counted(counts)
@@ -173,32 +197,33 @@ def _count_here(
     forms: Forms,
     *,
     heldout: float,
+    split_by: str | None,
     strict: bool,
     workers: int | None,
     meter: _Meter,
 ) -> Iterator[Counted]:
     """One source after the other: read in this thread, tokenised in others."""
-    encoder = Encoder(opened)
+    encoder, label = Encoder(opened), None if split_by is None else labeller(split_by)
     workers = workers or cores()
     with ThreadPoolExecutor(workers) as pool:
         for source in sources:
             ledger = Ledger(strict, several=len(source.files) > 1)
-            found = batches(checked(documents(source, forms, ledger, meter.read), encoder), heldout)
-            tally = Tally.empty(opened.facts.vocab_size)
-            _tally_batches(found, encoder, pool, tally, meter, ahead=2 * workers)
-            yield Counted(tally, ledger, encoder.way, encoder.why)
+            found = batches(checked(documents(source, forms, ledger, meter.read), encoder), heldout, label)
+            tallies = Tallies(opened.facts.vocab_size, split_by)
+            _tally_batches(found, encoder, pool, tallies, meter, ahead=2 * workers)
+            yield Counted(tallies, ledger, encoder.way, encoder.why)
 
 
 def _tally_batches(
-    found: Iterator[Batch], encoder: Encoder, pool: ThreadPoolExecutor, tally: Tally, meter: _Meter, *, ahead: int
+    found: Iterator[Batch], encoder: Encoder, pool: ThreadPoolExecutor, tallies: Tallies, meter: _Meter, *, ahead: int
 ) -> None:
     """Keep `ahead` batches waiting for the pool, never more: memory stays constant however long the corpus is."""
-    pending: deque[Future[Tally]] = deque()
+    pending: deque[Future[tuple[Batch, Counts]]] = deque()
 
     def absorb() -> None:
-        part = pending.popleft().result()
-        tally.add(part)
-        meter.tokens += part.tokens
+        batch, counts = pending.popleft().result()
+        tallies.add(batch, counts)
+        meter.tokens += int(counts.sum())
 
     for batch in found:
         pending.append(pool.submit(count_batch, batch, encoder))
@@ -206,21 +231,6 @@ def _tally_batches(
             absorb()
     while pending:
         absorb()
-
-
-def _source_counts(source: Source, counted: Counted) -> SourceCounts:
-    tally, ledger = counted.tally, counted.ledger
-    details: dict[str, Any] = {
-        "argument": source.argument,
-        "files": ledger.files,
-        "documents": sum(tally.documents),
-        "heldout_documents": tally.documents[1],
-        "forms": dict(ledger.forms),
-        "skipped": ledger.skipped,
-        "encoder": counted.way,
-        "encoder_why": counted.why,
-    }
-    return SourceCounts(source.name, source.origin, tally.counts, tally.heldout, details)
 
 
 def _prove_counted(counts: TokenCounts) -> None:

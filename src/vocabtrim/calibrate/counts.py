@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..errors import InputError, MismatchError
 from ..provenance import birth_certificate, write_file
+from .blocks import BLOCKS, Blocks, added_up, summed
 from .tokenizer import TokenizerFacts
 
 Counts = npt.NDArray[np.int64]
@@ -41,6 +42,7 @@ class SourceCounts:
     origin: who wrote the text: "raw", "target-generated" or "drafter-generated".
     counts, heldout: (target_vocab,) int64, occurrences of each id in the calibration and in the held-out documents.
     details: files with sizes and hashes, documents, skipped, how it was tokenised; for people and provenance.
+    blocks: (2, entries) int64, `heldout` in blocks of documents, as in blocks.py; None where they were not kept.
     """
 
     name: str
@@ -48,6 +50,7 @@ class SourceCounts:
     counts: Counts
     heldout: Counts
     details: Mapping[str, Any] = field(default_factory=dict)
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS:
@@ -73,6 +76,13 @@ class SourceCounts:
                     remedy=_REMEDY,
                 )
             vector.setflags(write=False)
+        if self.blocks is not None and not _add_up(self.blocks, self.heldout):
+            raise InputError(
+                f"blocks of source {self.name} do not add up to its held-out counts",
+                expected=f"{int(self.heldout.sum())} tokens",
+                found=int(self.blocks[-1].sum()),
+                remedy=_REMEDY,
+            )
 
     @property
     def tokens(self) -> int:
@@ -144,17 +154,19 @@ class TokenCounts:
         return digest.hexdigest()
 
     def _tensors(self) -> dict[str, Counts]:
-        per_source = [
-            pair
-            for source in self.sources
-            for pair in ((f"counts/{source.name}", source.counts), (f"heldout/{source.name}", source.heldout))
-        ]
-        return {"counts": self.counts, "heldout": self.heldout, **dict(per_source)}
+        tensors = {"counts": self.counts, "heldout": self.heldout}
+        for source in self.sources:
+            tensors[f"counts/{source.name}"] = source.counts
+            tensors[f"heldout/{source.name}"] = source.heldout
+            if source.blocks is not None:
+                tensors[f"blocks/{source.name}"] = source.blocks
+        return tensors
 
     def save(self, path: Path) -> None:
         """Write `counts.safetensors`: `counts`, `heldout` and, per source, `counts/<name>`, `heldout/<name>`.
 
-        All are int64 (target_vocab,). The rest is JSON under the metadata key "vocabtrim".
+        All are int64 (target_vocab,). `blocks/<name>`, int64 (2, entries), is the held-out part in blocks of documents
+        (blocks.py), where it was kept. The rest is JSON under the metadata key "vocabtrim".
         """
         from safetensors.numpy import save
 
@@ -180,6 +192,7 @@ class TokenCounts:
             path.open("rb").close()  # the library calls a file that may not be read missing
             with safe_open(path, framework="np") as file:
                 story = json.loads((file.metadata() or {})["vocabtrim"])
+                blocks = {name: file.get_tensor(name) for name in file.keys() if name.startswith("blocks/")}  # noqa: SIM118
                 counts = cls(
                     tokenizer=_facts(story["tokenizer"]),
                     sources=tuple(
@@ -189,6 +202,7 @@ class TokenCounts:
                             counts=file.get_tensor(f"counts/{source['name']}"),
                             heldout=file.get_tensor(f"heldout/{source['name']}"),
                             details=source["details"],
+                            blocks=blocks.get(f"blocks/{source['name']}"),
                         )
                         for source in story["sources"]
                     ),
@@ -210,6 +224,14 @@ def _sum(vectors: Sequence[Counts]) -> Counts:
     for vector in vectors:
         total += vector
     return total
+
+
+def _add_up(blocks: Blocks, heldout: Counts) -> bool:
+    """Whether blocks have their form and sum to the held-out counts."""
+    formed = blocks.dtype == np.int64 and blocks.ndim == 2 and blocks.shape[0] == 2 and not (blocks < 0).any()
+    if not formed or (blocks[0] >= BLOCKS * heldout.size).any():
+        return False
+    return np.array_equal(summed(blocks, heldout.size), heldout)
 
 
 def _facts(story: Mapping[str, Any]) -> TokenizerFacts:
@@ -240,7 +262,7 @@ def merge(counts: Sequence[TokenCounts], weights: Sequence[float] | None = None)
 
     weights: one per element of `counts`, 0 to 1,000,000; its counts are multiplied and rounded to whole numbers,
         but an id that was seen never drops to 0 at a positive weight. Default: 1 each. At weight 0 a source stays by
-        name, with nothing in it.
+        name, with nothing in it. A source with another weight than 1 loses its blocks.
     Sources of one name are added where they are parts of one source (same origin, same argument to `count`);
     otherwise both stay, the later one numbered.
 
@@ -306,7 +328,8 @@ def _scaled(source: SourceCounts, weight: float) -> SourceCounts:
         return scaled
 
     details = {**source.details, "weight": source.details.get("weight", 1.0) * weight}
-    return replace(source, counts=scale(source.counts), heldout=scale(source.heldout), details=details)
+    # Blocks are of documents as they were counted, and rounded parts would not add up to rounded sums.
+    return replace(source, counts=scale(source.counts), heldout=scale(source.heldout), details=details, blocks=None)
 
 
 def _add_source(merged: dict[str, SourceCounts], source: SourceCounts) -> None:
@@ -315,11 +338,13 @@ def _add_source(merged: dict[str, SourceCounts], source: SourceCounts) -> None:
         if there.origin == source.origin and there.details.get("argument") == source.details.get("argument"):
             parts = [*there.details.get("parts", [dict(there.details)]), dict(source.details)]
             documents = sum(part.get("documents", 0) for part in parts)
+            both = [part.blocks for part in (there, source) if part.blocks is not None]
             merged[name] = replace(
                 there,
                 counts=there.counts + source.counts,
                 heldout=there.heldout + source.heldout,
                 details={"argument": source.details.get("argument"), "documents": documents, "parts": parts},
+                blocks=added_up(both) if len(both) == 2 else None,
             )
             return
         number += 1

@@ -6,11 +6,11 @@ Knows fields; knows nothing of containers, files or ids, and leaves the renderin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .chat import ChatTemplate, openai_messages, tool_definitions
-from .collected import KEY, recorded_ids
+from .collected import COMPLETION, KEY, recorded_ids
 from .request_log import Exchange, exchange
 from .tokenizer import TokenizerFacts
 
@@ -34,6 +34,8 @@ class Document:
     key: decides between calibration and held-out; the text itself, for chats and completions the whole record, for
         collected answers the key of their prompt.
     skipped: why parts of it were left out, one reason each.
+    label: the value of the field that the collection is split by; None where there is none.
+    answer: the text of a collected answer, which tells its language.
     """
 
     form: str
@@ -41,6 +43,8 @@ class Document:
     stops: tuple[int, ...]
     key: str
     skipped: tuple[str, ...] = ()
+    label: str | None = None
+    answer: str = ""
 
 
 class UnusableError(Exception):
@@ -65,23 +69,33 @@ class Forms:
     completion_field: str | None = None
     chat_only: bool = False
     facts: TokenizerFacts | None = None
+    label_field: str | None = None
+
+    @property
+    def _named(self) -> list[str]:
+        return [name for name in (self.text_field, self.prompt_field, self.completion_field) if name]
 
     @property
     def columns(self) -> list[str] | None:
         """The fields worth reading; None where any record may be told by what it holds."""
-        named = [name for name in (self.text_field, self.prompt_field, self.completion_field) if name]
-        return named or None
+        label = [self.label_field] if self.label_field else []
+        return [*self._named, *label] if self._named else None
 
     @property
     def wanted(self) -> str:
         """The fields that a record should have, for an error."""
-        if self.columns:
-            return " and ".join(map(repr, self.columns))
+        if self._named:
+            return " and ".join(map(repr, self._named))
         return "messages" if self.chat_only else "messages, request and response, prompt and completion, or text"
 
     def document(self, record: Any) -> Document:
         """The document in a record. Raises UnusableError with the reason when there is none."""
-        if isinstance(record, str) and not self.columns and not self.chat_only:
+        document = self._document(record)
+        label = record.get(self.label_field) if self.label_field and isinstance(record, Mapping) else None
+        return document if label is None else replace(document, label=str(label))
+
+    def _document(self, record: Any) -> Document:
+        if isinstance(record, str) and not self._named and not self.chat_only:
             return _text(record)
         if not isinstance(record, Mapping):
             raise UnusableError(NO_FIELD, [type(record).__name__])
@@ -169,7 +183,11 @@ class Forms:
 
 def _collected(record: Mapping[str, Any], ids: Sequence[int], vocab_size: int) -> Document:
     known = tuple(token for token in ids if 0 <= token < vocab_size)
-    return Document("collected", (), known, record[KEY], (UNKNOWN_ID,) if len(known) < len(ids) else ())
+    completion = record.get(COMPLETION)
+    written = completion[0].get("content") if isinstance(completion, list) and completion else completion
+    answer = written if isinstance(written, str) else ""
+    skipped = (UNKNOWN_ID,) if len(known) < len(ids) else ()
+    return Document("collected", (), known, record[KEY], skipped, answer=answer)
 
 
 def _text(text: Any) -> Document:

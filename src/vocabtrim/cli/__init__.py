@@ -17,6 +17,7 @@ from . import (
     collect,
     convert,
     count,
+    cross,
     demo,
     export,
     generate,
@@ -57,6 +58,7 @@ app.command()(collect.collect)
 app.command()(count.count)
 app.command()(merge.merge)
 app.command()(choose.choose)
+app.command()(cross.cross)
 app.command()(inspect.inspect)
 app.command()(check.check)
 app.command()(convert.convert)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UnsafeError
+from ..errors import InputError, UnsafeError
 from . import options
 from .generate import quiet
 from .screen import Json, print_json, print_table, size
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def choose(
-    counts: Annotated[list[Path], typer.Argument(help="Counts files: the primary first, then those to fall back on.")],
+    counts: Annotated[list[Path], typer.Argument(help="Counts files: the primary first, then those that fill it in.")],
     *,
     out: Annotated[
         Path | None, typer.Option("--out", help="The kept.safetensors to write; without it, only look.")
@@ -30,6 +30,19 @@ def choose(
     ] = None,
     multiple: options.Multiple = None,
     prior: options.Prior = True,
+    other_work: Annotated[
+        float, typer.Option(help="Share of the estimate left to work unlike the primary; 0: there is none.")
+    ] = 0.3,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=W", help="Weight of a source, or of merge-order; may be repeated. Others get none."),
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A sample of real traffic, text or counts, to fit weights to.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="To tokenise --workload with, where --target is not given.")
+    ] = None,
     always_keep: options.AlwaysKeep = None,
     no_always_keep: options.NoAlwaysKeep = False,
     block_efficiency: options.BlockEfficiency = None,
@@ -49,11 +62,15 @@ def choose(
     Shows what each size would cover, in-sample and held-out, and, with --drafter and --target, what it would cost and
     gain. Writes kept.safetensors, or says "do not trim" and writes nothing.
 
+    The first counts file is the primary, of the text most like the work; the others and the tokenizer's merge order
+    fill in what it is too small to show. --weight and --workload say otherwise.
+
     Example: vocabtrim choose answers.st web.st --drafter eagle/ --target llama/ --out kept.safetensors
     """
     from ..job import choose as choose_ids
     from ..provenance import refuse_replacing
     from ..vocabulary import choose_size
+    from ..vocabulary.kept_size import parse_keep
 
     if sweep:
         quiet()
@@ -61,11 +78,15 @@ def choose(
         refuse_replacing(out, "kept", counts)
     choice = choose_ids(
         counts,
-        choose_size.parse_keep(keep),
+        parse_keep(keep),
         drafter=drafter,
         target=target,
         multiple=multiple,
         prior=prior,
+        other_work=other_work,
+        weights=_weights(weight or []),
+        workload=workload,
+        tokenizer=tokenizer,
         always_keep=not no_always_keep,
         also_keep=always_keep or (),
         block_efficiency=block_efficiency,
@@ -86,6 +107,26 @@ def choose(
         print(f"Wrote {written}." if written else "Nothing was written.")
 
 
+def _weights(asked: list[str]) -> dict[str, float]:
+    """What `--weight` says. Raises InputError for what is no NAME=W, and for a name that comes twice."""
+    weights: dict[str, float] = {}
+    for text in asked:
+        name, _, number = text.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1
+        if not name or weight < 0 or name in weights:
+            raise InputError(
+                "--weight is no weight",
+                expected="NAME=W, each name once, such as answers=1 or merge-order=0.2",
+                found=repr(text),
+                remedy="correct --weight",
+            )
+        weights[name] = weight
+    return weights
+
+
 def print_choice(choice: Choice) -> None:
     """The table by kept size and the verdict with its grounds; for choose and trim alike."""
     with_cost = choice.sizes[-1].mbsu is not None
@@ -100,6 +141,15 @@ def print_choice(choice: Choice) -> None:
         title = f"{choice.basis.capitalize()} coverage by source and kept size"
         print_table(title, ["source", *(_label(row, choice) for row in choice.sizes)], _by_source(choice))
     print(f"Coverage is counted on {choice.basis_tokens:,} {choice.basis} tokens of the primary counts.")
+    _print_confidence(choice)
+    if choice.workload is not None:
+        fit = choice.workload
+        print_table(
+            f"Coverage of {fit.read_tokens:,} tokens of the workload that no weight was fitted on",
+            ["kept ids", "fitted weights", "default weights"],
+            [[f"{row.kept_size:,}", _share(row.coverage), _share(row.default_coverage)] for row in fit.rows],
+        )
+    print(f"Weights, {choice.weighed}: {', '.join(f'{name} {w:.4f}' for name, w in choice.weights.items())}.")
     if with_cost:
         measured = "assumed; --block-efficiency sets it" if choice.assumed else "as measured"
         if choice.measured is not None:
@@ -117,6 +167,27 @@ def print_choice(choice: Choice) -> None:
         origins = ", ".join(f"{number:,} by {name}" for name, number in choice.kept.by_origin().items() if number)
         print(f"Where the {choice.kept.size:,} ids come from: {origins}.")
     print(f"Verdict: {choice.verdict}. {choice.reason}.")
+
+
+def _print_confidence(choice: Choice) -> None:
+    """How sure the coverage at the pick is, and what more calibration text would bring."""
+    if choice.interval is not None:
+        print(
+            f"With {choice.picked:,} ids it lies between {choice.interval.low:.4f} and {choice.interval.high:.4f} "
+            f"({choice.interval.level:.0%} interval over {choice.interval.blocks} blocks of held-out documents)."
+        )
+    unseen = choice.unseen
+    if unseen is None:
+        return
+    if unseen.heldout is None:
+        told = f"Calibration has not seen the ids of at least {unseen.good_turing:.2%} of the text to come"
+    else:
+        told = (
+            f"Calibration never saw the ids of {unseen.heldout:.2%} of the held-out tokens "
+            f"({unseen.heldout_lost:.2%} are not kept either; Good-Turing expects at least {unseen.good_turing:.2%})"
+        )
+    more = "" if unseen.to_halve is None else f"; some {unseen.to_halve:,} more tokens would halve that"
+    print(f"{told}{more}.")
 
 
 def _cells(row: SizeRow, choice: Choice, with_cost: bool) -> list[str]:

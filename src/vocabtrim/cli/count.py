@@ -36,6 +36,10 @@ def count(
     chat: options.ChatOnly = False,
     origin: options.Origin = "raw",
     heldout: options.HeldOut = 0.1,
+    split_by: Annotated[
+        str | None,
+        typer.Option(metavar="language|FIELD", help="A source per language, or per value of a field of the records."),
+    ] = None,
     workers: options.Workers = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at what cannot be read instead of skipping.")] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: the same on Ray Data, on many machines.")] = "local",
@@ -67,6 +71,7 @@ def count(
             chat=chat,
             origin=origin,
             heldout=heldout,
+            split_by=split_by,
             workers=workers,
             strict=strict,
             engine=engine,

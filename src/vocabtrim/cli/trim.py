@@ -74,7 +74,7 @@ def trim(
     Example: vocabtrim trim EAGLE-LLaMA3.1-8B/ --target Llama-3.1-8B-Instruct/ --calibrate answers.jsonl --out trimmed/
     """
     from ..job import calibrate_and_trim, trim_to
-    from ..vocabulary.choose_size import parse_keep
+    from ..vocabulary.kept_size import parse_keep
 
     if kept is not None:
         if calibrate:

@@ -16,7 +16,8 @@ from ..errors import MismatchError
 from ..measure.figures import complete, drafted_depth
 from ..measure.metrics import Summary
 from ..measure.records import AUTOREGRESSIVE, FULL, Run
-from ..vocabulary.choose_size import MULTIPLE, best_size, rank_and_tabulate
+from ..vocabulary.choose_size import rank_and_tabulate
+from ..vocabulary.kept_size import MULTIPLE, best_size
 from ..vocabulary.select import Ranking
 from ..vocabulary.size_table import Curve, SizeRow, SizeTable
 

@@ -9,15 +9,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ..calibrate.counts import TokenCounts
 from ..calibrate.tokenizer import TokenizerFacts
 from ..cost import Cost
 from ..errors import InputError, MismatchError
 from ..provenance import birth_certificate
+from .confidence import Interval, Unseen, heldout_interval, unseen
 from .kept import Ids, KeptVocabulary
+from .kept_size import asked_size, best_size, grid, rows_of, ways_out
 from .measured import Measured
+from .mixture import OTHER_WORK, Mixture, default_mixture, with_weights
 from .select import Ranking, rank
 from .size_table import DRAFT_LENGTH, SizeRow, SizeTable, size_table
+from .workload import WorkloadFit, fit_to_workload
 
 TRIM = "trim"
 DO_NOT_TRIM = "do not trim"  # auto: no size beats the full head
@@ -25,7 +31,6 @@ LOSING = "losing trim"  # the size that was asked for is predicted to lose
 NOT_JUDGED = "not judged"  # no drafter to judge it by
 
 ASKED_FOR = "asked for"
-MULTIPLE = 64  # of rows: what matrix kernels like
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +44,9 @@ class Choice:
     block_efficiency: of the full head; assumed: nobody measured it. measured: what was read of runs and replays.
     ranked, seen: how many ids could be kept, and how many of them something was counted for or forced.
     unavailable: always-keep ids that a head trimmed before no longer has.
+    weights: of each source and of merge order in the estimate that ranks, summing to 1. weighed: where from, in words.
+    interval: of the held-out coverage at the pick; None without a pick or where documents are too few.
+    unseen: what calibration has not shown; None without a pick. workload: what fitting weights to it was worth.
     """
 
     kept: KeptVocabulary | None
@@ -54,6 +62,11 @@ class Choice:
     seen: int
     always_keep: Mapping[int, str]
     unavailable: Mapping[int, str]
+    weights: Mapping[str, float]
+    weighed: str
+    interval: Interval | None = None
+    unseen: Unseen | None = None
+    workload: WorkloadFit | None = None
     measured: str | None = None
 
     @property
@@ -71,6 +84,11 @@ class Choice:
             "origins": None if self.kept is None else self.kept.by_origin(),
             "always_keep": {str(token): reason for token, reason in self.always_keep.items()},
             "unavailable": {str(token): reason for token, reason in self.unavailable.items()},
+            "weights": dict(self.weights),
+            "weighed": self.weighed,
+            "interval": None if self.interval is None else asdict(self.interval),
+            "unseen": None if self.unseen is None else asdict(self.unseen),
+            "workload": None if self.workload is None else asdict(self.workload),
             "sizes": [asdict(row) for row in self.sizes],
         }
 
@@ -84,6 +102,9 @@ def choose(
     available: Ids | None = None,
     multiple: int | None = None,
     prior: bool = True,
+    other_work: float = OTHER_WORK,
+    weights: Mapping[str, float] | None = None,
+    workload: TokenCounts | None = None,
     always_keep: bool = True,
     also_keep: Iterable[int] | Mapping[int, str] = (),
     block_efficiency: float | None = None,
@@ -93,14 +114,17 @@ def choose(
 ) -> Choice:
     """Choose the ids that a drafter keeps.
 
-    counts: the first is the primary, of the text most like the work; the others are asked, in their order, about ids
-        that it never saw. Coverage and predictions are of the primary.
+    counts: the first is the primary, of the text most like the work; the others, and merge order, fill in what it
+        is too small to show (mixture.py). Coverage and predictions are of the primary.
     keep: a number of ids (int); a share of the tokens to cover (float up to 1); or "auto", the size of the highest
         predicted MBSU, which needs `cost`.
     cost: of the drafter beside its target. target: the target's tokenizer, whose always-keep ids join those of the
         counts. available: (rows,) the ids that a head trimmed before still has; None for all.
     multiple: sizes are rounded up to it. Default: 64 as far as ids last, none for a number of ids.
-    prior: whether ids that nobody has seen may follow in the tokenizer's merge order.
+    prior: whether the tokenizer's merge order is asked too; without it, ids that nobody has seen are not kept.
+    other_work: the share of the estimate that is left to work unlike the primary (mixture.py); 0: there is none.
+    weights: of sources by name, and of "merge-order", in place of the default ones; sources not named get none.
+    workload: counts of real traffic; weights are fitted to its calibration part and read on its held-out part.
     always_keep: whether stop and chat-template ids are forced. also_keep: further ids to force, by themselves or
         each with its reason.
     block_efficiency: of the drafter with its head as it is, where measured; otherwise assumed. draft_length: with it.
@@ -111,13 +135,16 @@ def choose(
     Raises InputError for a size or a coverage that cannot be had, MismatchError for another tokenizer's counts.
     """
     files = [counts] if isinstance(counts, TokenCounts) else list(counts)
-    tokenizer = _one_tokenizer(files, target, available, cost)
+    tokenizer = one_tokenizer([*files, *([] if workload is None else [workload])], target, available, cost)
     forced = _forced(files, target, always_keep, also_keep)
-    ranking = _rank(files, available, prior, forced)
+    mixture, fitted = _weighed(
+        combined(files, prior, other_work), weights, workload, keep, always_keep=forced, available=available
+    )
+    ranking = rank(mixture, always_keep=forced, available=available)
     if sweep is not None:
         sizes = grid(ranking, tokenizer.vocab_size)
-        kept = [ranking.kept(size, tokenizer.vocab_size, tokenizer.hash, {"verb": "sweep"}) for size in sizes]
-        measured = sweep(kept)
+        grid_kept = [ranking.kept(size, tokenizer.vocab_size, tokenizer.hash, {"verb": "sweep"}) for size in sizes]
+        measured = sweep(grid_kept)
     if measured is not None:
         block_efficiency, draft_length = _agreed(block_efficiency, measured, cost), measured.draft_length
     table = _tabulate(
@@ -129,28 +156,34 @@ def choose(
         draft_length=draft_length,
         measured=measured,
     )
-    ways_out = _ways_out(prior, tokenizer.merge_ordered, available)
+    remedy = ways_out(prior, tokenizer.merge_ordered, available)
     if keep == "auto":
         best = best_size(table, ranking, multiple)
         size = best if best is not None and table.worth(best) > table.worth(None) else None
     else:
-        best = size = _asked_size(keep, table, ranking, multiple, ways_out)
+        best = size = asked_size(keep, table, ranking, multiple, remedy)
     verdict, reason = _judge(table, size, best)
     arguments = {
         "verb": "choose",
         "keep": keep,
         "multiple": multiple,
         "prior": prior,
+        "other_work": other_work,
+        "weights": mixture.weights,
+        "weighed": mixture.how,
         "always_keep": always_keep,
         "block_efficiency": block_efficiency,
         "draft_length": draft_length,
     }
     certificate = birth_certificate(arguments, {f"counts {n}": part.hash for n, part in enumerate(files, start=1)})
+    kept = None if size is None else ranking.kept(size, tokenizer.vocab_size, tokenizer.hash, certificate)
+    mask = np.zeros(tokenizer.vocab_size, bool)
+    mask[[] if kept is None else kept.ids] = True
     return Choice(
-        kept=None if size is None else ranking.kept(size, tokenizer.vocab_size, tokenizer.hash, certificate),
+        kept=kept,
         verdict=verdict,
         reason=reason,
-        sizes=_rows(table, ranking, best),
+        sizes=rows_of(table, ranking, best),
         basis="held-out" if table.basis is table.heldout else "in-sample",
         basis_tokens=table.basis.total,
         block_efficiency=table.block_efficiency(None),
@@ -160,6 +193,11 @@ def choose(
         seen=ranking.seen,
         always_keep=ranking.always_keep,
         unavailable=ranking.unavailable,
+        weights=mixture.weights,
+        weighed=mixture.how,
+        interval=None if kept is None else heldout_interval(files[0], mask),
+        unseen=None if kept is None else unseen(files[0].counts, files[0].heldout, mask),
+        workload=fitted,
         measured=None if measured is None else measured.source,
     )
 
@@ -194,8 +232,8 @@ def rank_and_tabulate(
 
     Raises InputError for counts without a token, MismatchError for counts of different tokenizers.
     """
-    _one_tokenizer(files, None, available, cost)
-    ranking = _rank(files, available, True, _forced(files, None, True, ()))
+    one_tokenizer(files, None, available, cost)
+    ranking = rank(combined(files), always_keep=_forced(files, None, True, ()), available=available)
     table = _tabulate(
         files,
         ranking,
@@ -208,20 +246,36 @@ def rank_and_tabulate(
     return ranking, table
 
 
-def grid(ranking: Ranking, vocab: int) -> list[int]:
-    """Sizes that a sweep measures: the vocabulary halved and halved again, down to what is always kept."""
-    halves = [vocab >> times for times in range(1, vocab.bit_length())]
-    possible = range(max(len(ranking.always_keep), 1), min(ranking.ids.size, vocab - 1) + 1)
-    return sorted(size for size in halves[:7] if size in possible)
+def combined(files: Sequence[TokenCounts], prior: bool = True, other_work: float = OTHER_WORK) -> Mixture:
+    """Every source of the files, and merge order unless without `prior`, with the weights taken by default."""
+    groups = [[(source.name, source.counts) for source in part.sources] for part in files]
+    return default_mixture(groups, files[0].tokenizer.merge_ordered if prior else 0, other_work)
 
 
-def _rank(files: Sequence[TokenCounts], available: Ids | None, prior: bool, forced: Mapping[int, str]) -> Ranking:
-    return rank(
-        [(" + ".join(source.name for source in part.sources), part.counts) for part in files],
-        always_keep=forced,
-        merge_ordered=files[0].tokenizer.merge_ordered if prior else 0,
-        available=available,
-    )
+def _weighed(
+    mixture: Mixture,
+    weights: Mapping[str, float] | None,
+    workload: TokenCounts | None,
+    keep: int | float | str,
+    **ranked_with: Any,
+) -> tuple[Mixture, WorkloadFit | None]:
+    """The mixture that ranks: as it is by default, with weights as given, or with weights fitted to a workload."""
+    if workload is None:
+        return (with_weights(mixture, weights) if weights else mixture), None
+    if weights:
+        raise InputError("weights are given and to be fitted too", remedy="pass --weight or --workload, not both")
+    ranking, vocab = rank(mixture, **ranked_with), mixture.sources[0].counts.size
+    several = [1 << power for power in range(vocab.bit_length()) if vocab / 64 <= 1 << power <= vocab / 3]
+    possible = range(len(ranking.always_keep) + 1, ranking.ids.size + 1)
+    sizes = [size for size in ([keep] if isinstance(keep, int) else several) if size in possible]
+    if not sizes:
+        raise InputError(
+            "no size to fit weights at",
+            expected=f"{possible.start} to {ranking.ids.size} ids",
+            found=keep,
+            remedy="correct --keep",
+        )
+    return fit_to_workload(mixture, workload, sizes, **ranked_with)
 
 
 def _tabulate(files: Sequence[TokenCounts], ranking: Ranking, **options: Any) -> SizeTable:
@@ -231,29 +285,11 @@ def _tabulate(files: Sequence[TokenCounts], ranking: Ranking, **options: Any) ->
     return table
 
 
-def parse_keep(text: str) -> int | float | str:
-    """What `--keep` says: "auto", a whole number of ids, or a share of the tokens above 0 and up to 1.
-
-    A whole "1" is one id; "1.0" is all tokens. Raises InputError for anything else.
-    """
-    if text == "auto":
-        return text
-    try:
-        keep = int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        keep = 0
-    if keep == 0 or (isinstance(keep, float) and not 0 < keep <= 1):
-        raise InputError(
-            "--keep is no size",
-            expected='"auto", a number of ids such as 32000, or a coverage such as 0.99',
-            found=repr(text),
-            remedy="correct --keep",
-        )
-    return keep
-
-
-def _one_tokenizer(
-    files: Sequence[TokenCounts], target: TokenizerFacts | None, available: Ids | None, cost: Cost | None
+def one_tokenizer(
+    files: Sequence[TokenCounts],
+    target: TokenizerFacts | None = None,
+    available: Ids | None = None,
+    cost: Cost | None = None,
 ) -> TokenizerFacts:
     """The tokenizer that all counts share, proven to be the target's and to fit the drafter's head."""
     first = files[0].tokenizer
@@ -291,74 +327,6 @@ def _forced(
     return dict(sorted(forced.items()))
 
 
-def _ways_out(prior: bool, merge_ordered: int, available: Ids | None) -> str:
-    more = "keep fewer, count more text, or add counts to fall back on"
-    if available is not None:
-        more = f"the drafter's head was trimmed to {available.size:,} ids before, so {more}"
-    if not prior and merge_ordered:
-        return f"{more}, or drop --no-prior to continue in the tokenizer's merge order"
-    return more if merge_ordered else f"{more}; this tokenizer has no merge order to continue in"
-
-
-def _asked_size(
-    keep: int | float | str, table: SizeTable, ranking: Ranking, multiple: int | None, ways_out: str
-) -> int:
-    if isinstance(keep, str):
-        raise InputError("keep is no size", expected='"auto", int or float', found=repr(keep), remedy="correct it")
-    if isinstance(keep, int):
-        size = _round_up(keep, multiple or 1)
-    else:
-        size = _round_up(_size_of_coverage(keep, table, ranking, ways_out), multiple or MULTIPLE)
-        if multiple is None:
-            size = min(size, ranking.ids.size)
-    forced = len(ranking.always_keep)
-    if size < max(forced, 1):
-        raise InputError(
-            "kept size has no room for the always-keep ids",
-            expected=f"at least {max(forced, 1)}",
-            found=size,
-            remedy="keep more, or pass --no-always-keep",
-        )
-    if size > ranking.ids.size:
-        raise InputError(
-            f"kept size asks for ids that nothing speaks for ({ranking.seen:,} were seen or are always kept)",
-            expected=f"at most {ranking.ids.size}",
-            found=size,
-            remedy=ways_out,
-        )
-    return size
-
-
-def _size_of_coverage(share: float, table: SizeTable, ranking: Ranking, ways_out: str) -> int:
-    if not 0 < share <= 1:
-        raise InputError("coverage is out of range", expected="above 0 and up to 1", found=share, remedy="correct it")
-    size = table.basis.smallest(share)
-    if size is None:
-        reached = table.basis.share(ranking.ids.size)
-        raise InputError(
-            f"no kept vocabulary covers that much: all {ranking.ids.size:,} ids that can be ranked reach {reached:.6f}",
-            expected=f"a coverage up to {reached:.6f}",
-            found=share,
-            remedy=ways_out,
-        )
-    return max(size, len(ranking.always_keep), 1)
-
-
-def best_size(table: SizeTable, ranking: Ranking, multiple: int | None = None) -> int | None:
-    """The multiple of the highest `SizeTable.worth`, the smallest of equals; None where no multiple is a trim."""
-    if table.cost is None:
-        raise InputError(
-            "auto weighs coverage against the drafter's cost, which is not known",
-            remedy="pass --drafter and --target, or --keep with a number of ids or a coverage such as 0.99",
-        )
-    step = multiple or MULTIPLE
-    measured = [] if table.measured is None else sorted(table.measured.block_efficiencies)[:-1]
-    # Below the smallest measured size nothing is known of what is lost.
-    smallest = _round_up(max(len(ranking.always_keep), *measured[:1], 1), step)
-    sizes = range(smallest, min(ranking.ids.size, table.full_size - 1) + 1, step)
-    return max(sizes, key=table.worth, default=None)  # the first of equals
-
-
 def _judge(table: SizeTable, size: int | None, best: int | None) -> tuple[str, str]:
     """Verdict and reason for keeping `size` ids; None: auto found nothing, and `best` came closest."""
     if table.cost is None:
@@ -373,17 +341,3 @@ def _judge(table: SizeTable, size: int | None, best: int | None) -> tuple[str, s
     speedup = table.speedup(size)
     slow = "; the target alone is faster than either" if speedup is not None and max(speedup, full) < 1 else ""
     return (TRIM if gain > 0 else LOSING), f"{sentence} ({gain:+.1%}){slow}"
-
-
-def _rows(table: SizeTable, ranking: Ranking, picked: int | None) -> tuple[SizeRow, ...]:
-    """Powers of two, what was measured, the pick, and the full head."""
-    smallest = 1024 if table.full_size > 8192 else 32
-    sizes = {smallest << doubling for doubling in range(table.full_size.bit_length())}
-    possible = range(len(ranking.always_keep), min(ranking.ids.size, table.full_size - 1) + 1)
-    measured = set() if table.measured is None else set(table.measured.block_efficiencies)
-    rows = {size for size in sizes | measured | {picked} if size is not None and size in possible}
-    return (*(table.row(size) for size in sorted(rows)), table.row(None))
-
-
-def _round_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple

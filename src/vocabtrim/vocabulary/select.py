@@ -1,20 +1,20 @@
-"""From token counts to a ranking of the target's ids: which to keep first, and what says so for each.
+"""From a mixture of counts to a ranking of the target's ids: which to keep first, and what says so for each.
 
-Knows vectors of counts and the order they are trusted in; knows nothing of sizes, costs or files.
+Knows estimates and what is forced; knows nothing of weights, sizes, costs or files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..calibrate.counts import Counts
 from ..errors import InputError
 from .kept import ALWAYS_KEEP, MERGE_ORDER, Ids, KeptVocabulary
+from .mixture import Mixture
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +22,9 @@ class Ranking:
     """Ids in the order in which they are kept; a kept vocabulary of n ids is the first n.
 
     ids: (ranked,) int64, unique. Ids that nothing speaks for are not in it.
-    origin: (ranked,) uint8, for each the index into `origin_names` of what put it there: the always-keep ids, else
-        the first source of counts that saw it, else the tokenizer's merge order.
-    seen: how many of them were always-keep ids or seen by some source.
+    origin: (ranked,) uint8, for each the index into `origin_names` of what speaks for it: the always-keep ids,
+        else the source, or the tokenizer's merge order, that gives the largest part of its estimate.
+    seen: how many of them were always-keep ids or seen by some source with a weight.
     always_keep: the forced ids, each with its reason. unavailable: those that the head no longer has.
     """
 
@@ -49,45 +49,46 @@ class Ranking:
         )
 
 
-def rank(
-    sources: Sequence[tuple[str, Counts]],
-    *,
-    always_keep: Mapping[int, str],
-    merge_ordered: int = 0,
-    available: Ids | None = None,
-) -> Ranking:
+def rank(mixture: Mixture, *, always_keep: Mapping[int, str], available: Ids | None = None) -> Ranking:
     """Rank the target's ids, the same way for the same input.
 
-    First the always-keep ids, then by the counts of the first source; ids that it never saw, and ties, go by the next
-    source, and so on; then the leading `merge_ordered` ids by merge order, in which byte-level BPE found the frequent
-    ones first; equal ones by id.
+    First the always-keep ids, then by the mixture's estimate, equal ones by id. Ids that no source with a weight has
+    seen are ranked as far as merge order goes.
 
-    sources: (name, (target_vocab,) int64 counts) in the order of trust: the text most like the work first.
-    merge_ordered: how many leading ids follow merge order; 0 leaves out every id that nobody has seen.
+    always_keep: ids to keep whatever was counted, each with its reason.
     available: (rows,) the ids that a head still has, where it was trimmed before; None for all.
 
-    Raises InputError for an always-keep id outside the vocabulary.
+    Raises InputError for an always-keep id outside the vocabulary, and for more sources than origins can tell apart.
     """
-    target_vocab = sources[0][1].size
+    names = (ALWAYS_KEEP, *(source.name for source in mixture.sources), MERGE_ORDER)
+    if len(names) > np.iinfo(np.uint8).max:
+        raise InputError(
+            "too many sources to rank by",
+            expected=f"at most {np.iinfo(np.uint8).max - 2}",
+            found=len(mixture.sources),
+            remedy="split by fewer values, or choose from some of the files",
+        )
+    estimate = mixture.estimate()
+    target_vocab = estimate.size
     allowed = _mask(target_vocab, np.arange(target_vocab) if available is None else available)
     forced = _mask(target_vocab, _proven_ids(always_keep, target_vocab))
 
-    names = (ALWAYS_KEEP, *_unique([name for name, _ in sources]), MERGE_ORDER)
     origin = np.full(target_vocab, len(names), np.uint8)  # nothing speaks for the id
-    origin[:merge_ordered] = len(names) - 1
-    for position, (_, counts) in reversed(list(enumerate(sources, start=1))):
-        origin[counts > 0] = position
+    origin[: mixture.merge_ordered] = len(names) - 1
+    largest = np.zeros(target_vocab)
+    for position, part in enumerate(mixture.parts(), start=1):
+        origin[part > largest] = position
+        largest = np.maximum(largest, part)
     origin[forced] = 0
+    seen = forced | np.any([source.counts > 0 for source in mixture.sources if source.weight], axis=0)
 
-    ids = np.arange(target_vocab)
-    by_trust = [-counts for _, counts in sources]
-    order = np.lexsort((ids, *reversed(by_trust), ~forced))  # the last key is the strongest; merge order is id order
+    order = np.lexsort((np.arange(target_vocab), -estimate, ~forced))  # the last key is the strongest
     ranked = order[allowed[order] & (origin[order] < len(names))]
     return Ranking(
         ids=ranked.astype(np.int64),
         origin=origin[ranked],
         origin_names=names,
-        seen=int(np.count_nonzero(origin[ranked] < len(names) - 1)),
+        seen=int(np.count_nonzero(seen[ranked])),
         always_keep={token: reason for token, reason in always_keep.items() if allowed[token]},
         unavailable={token: reason for token, reason in always_keep.items() if not allowed[token]},
     )
@@ -111,17 +112,3 @@ def _proven_ids(always_keep: Mapping[int, str], target_vocab: int) -> Ids:
             remedy="correct --always-keep",
         )
     return ids
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names that tell the sources apart, also from the two origins that are no source."""
-    taken = {ALWAYS_KEEP, MERGE_ORDER}
-    unique = []
-    for name in names:
-        free, number = name, 1
-        while free in taken:
-            number += 1
-            free = f"{name} ({number})"
-        taken.add(free)
-        unique.append(free)
-    return unique
