@@ -29,7 +29,7 @@ def trim(
         typer.Option(
             metavar="SOURCE",
             help="Calibration text as `vocabtrim count` takes it, or a counts file; may be repeated. The first "
-            "decides, the others are asked, in their order, about ids that it never saw.",
+            "is the text most like the work, the others fill in what it is too small to show.",
         ),
     ] = None,
     kept: Annotated[

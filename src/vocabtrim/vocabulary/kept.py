@@ -35,7 +35,7 @@ class KeptVocabulary:
     target_vocab: how many ids the target's tokenizer has; padded head rows above it are never kept.
     tokenizer_hash: `TokenizerFacts.hash` of the tokenizer that gives the ids their meaning; None where unknown.
     origin: (kept,) uint8, for each id the index into `origin_names` of what put it there: the forced ids
-        ("always-keep"), a source of counts by name, the prior ("merge order": ids nobody has seen), or "given".
+        ("always-keep"), a source of counts by name, the prior ("merge order"), or "given".
     always_keep: the ids that were forced, each with the reason ("stop token", "chat template", ...).
     provenance: how the ids were chosen: arguments, counts hash, birth certificate.
     """
