@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ..calibrate.loops import LOOP_RATIO
-from ..calibrate.tokenizer import tokenizer_facts
 from ..decoding.text import TargetText
 from ..errors import InputError
 from ..hub import local_folder
@@ -72,7 +71,8 @@ def collect(
     folder = None if target is None else local_folder(target)
     source = tokenizer if folder is None or tokenizer is not None else folder
     assert source is not None
-    words, facts = TargetText(source), tokenizer_facts(source)
+    words = TargetText(source)
+    facts = words.facts
     wanted, again = talks(prompts, samples=samples, categories=categories, limit=limit)
     if proposals is not None:
         refuse_replacing(Path(proposals), "counts", prompts)
