@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from vocabtrim.collecting.local import LocalTarget
+from vocabtrim.collecting.in_process import LocalTarget
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.measure.methods import Settings
 

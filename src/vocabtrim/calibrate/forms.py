@@ -77,7 +77,7 @@ class Forms:
         """The fields that a record should have, for an error."""
         if self.columns:
             return " and ".join(map(repr, self.columns))
-        return "messages" if self.chat_only else "messages, request and response, prompt and completion, or text"
+        return "messages" if self.chat_only else "messages, prompt and completion, or text"
 
     def document(self, record: Any) -> Document:
         """The document in a record. Raises UnusableError with the reason when there is none."""

@@ -18,7 +18,7 @@ from ..hub import local_folder
 from ..measure.methods import Settings
 from ..provenance import birth_certificate, refuse_replacing
 from .answers import AnswerFile
-from .local import LocalTarget, local_identity
+from .in_process import LocalTarget, local_identity
 from .proposals import proposal_counts
 from .server import Server
 from .talks import talks
