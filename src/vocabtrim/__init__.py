@@ -40,7 +40,7 @@ _HOME = {
     "RecordingWriter": "measure.recording",
     "replay": "measure.replay",
     "Replayed": "measure.replay",
-    "collect": "collect.collect",
+    "collect": "collecting.collect",
     "calibrate_and_trim": "job",
 }
 

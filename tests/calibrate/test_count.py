@@ -331,7 +331,7 @@ def test_strict_text(vocabtrim: Any, tiny: Path, tmp_path: Path) -> None:
         ("a.txt", b"", (), ("no token was counted", "empty sources")),
         ("a.jsonl", b"bad\nbad\n", (), ("no token was counted", "2 times malformed JSON")),
         ("a.txt", b"\xff\xfe\x00h\x00i", (), ("no token was counted", "binary file")),
-        ("a.jsonl", b'{"q": "x", "a": "y"}\n', (), ("no record", "messages, request and response, prompt and completion, or text", "q, a")),
+        ("a.jsonl", b'{"q": "x", "a": "y"}\n', (), ("no record", "messages, prompt and completion, or text", "q, a")),
         ("a.jsonl", b'{"q": "x"}\n', ("--text-field", "text"), ("no field 'text'", "fields q")),
         ("a.jsonl", b'{"q": "x"}\n' * 2000, ("--completion-field", "a"), ("no field 'a'", "fields q")),
         ("a.jsonl", b'{"text": "x"}\n', ("--chat",), ("no chat", "expected messages", "fields text")),

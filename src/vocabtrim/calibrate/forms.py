@@ -86,7 +86,7 @@ class Forms:
         """The fields that a record should have, for an error."""
         if self._named:
             return " and ".join(map(repr, self._named))
-        return "messages" if self.chat_only else "messages, request and response, prompt and completion, or text"
+        return "messages" if self.chat_only else "messages, prompt and completion, or text"
 
     def document(self, record: Any) -> Document:
         """The document in a record. Raises UnusableError with the reason when there is none."""

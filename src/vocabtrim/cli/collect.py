@@ -18,7 +18,7 @@ from .generate import quiet
 from .screen import Json, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..collect.work import Collected, Seen
+    from ..collecting.work import Collected, Seen
 
 _MOST_FAILURES = 5  # shown
 _QUIET = 30  # seconds between lines in a log
@@ -95,8 +95,8 @@ def collect(
 
     Example: vocabtrim collect question.jsonl --target Llama/ --drafter EAGLE/ --out completions.jsonl
     """
-    from ..collect.collect import collect as collect_answers
-    from ..collect.tally import Until
+    from ..collecting.collect import collect as collect_answers
+    from ..collecting.tally import Until
     from ..decoding.sampling import Sampling
     from ..measure.methods import Settings
 
@@ -185,7 +185,7 @@ def _per_second(state: Collected) -> float:
 
 def tell(state: Collected, out: Path, proposals: Path | None) -> None:
     """A run for people."""
-    from ..collect.tally import IDS_FROM
+    from ..collecting.tally import IDS_FROM
 
     tally = state.tally
     rows = [

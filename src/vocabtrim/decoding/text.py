@@ -31,7 +31,7 @@ class TargetText:
 
     def __init__(self, path: str | Path) -> None:
         opened = open_tokenizer(path)
-        self.tokenizer, self.template = opened.tokenizer, ChatTemplate(opened)
+        self.tokenizer, self.template, self.facts = opened.tokenizer, ChatTemplate(opened), opened.facts
         added = self.tokenizer.get_added_tokens_decoder()
         self._special = frozenset(token for token, about in added.items() if about.special)
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..calibrate.loops import LOOP_RATIO
-from ..calibrate.tokenizer import tokenizer_facts
 from ..decoding.text import TargetText
 from ..errors import InputError
 from ..hub import local_folder
 from ..measure.methods import Settings
 from ..provenance import birth_certificate, refuse_replacing
 from .answers import AnswerFile
-from .local import LocalTarget, local_identity
+from .in_process import LocalTarget, local_identity
 from .proposals import proposal_counts
 from .server import Server
 from .talks import talks
@@ -72,7 +71,8 @@ def collect(
     folder = None if target is None else local_folder(target)
     source = tokenizer if folder is None or tokenizer is not None else folder
     assert source is not None
-    words, facts = TargetText(source), tokenizer_facts(source)
+    words = TargetText(source)
+    facts = words.facts
     wanted, again = talks(prompts, samples=samples, categories=categories, limit=limit)
     if proposals is not None:
         refuse_replacing(Path(proposals), "counts", prompts)

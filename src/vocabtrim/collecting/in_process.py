@@ -5,6 +5,7 @@ Knows models and their loop; knows nothing of files of answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -36,8 +37,14 @@ class LocalTarget:
 
     def answer(self, prompt: Prompt, seed: int) -> Written:
         """An answer and what was proposed for it. Raises InputError for a prompt that cannot be read."""
+        words = self._words
+        return self.answer_ids(
+            words.prompt(prompt, chat=False) if isinstance(prompt, str) else words.conversation(prompt), seed
+        )
+
+    def answer_ids(self, ids: Sequence[int], seed: int) -> Written:
+        """The same behind the ids of a prompt."""
         began = perf_counter()
-        ids = self._words.prompt(prompt, chat=False) if isinstance(prompt, str) else self._words.conversation(prompt)
         rounds = list(
             decode(
                 self._target,

@@ -1,1 +1,0 @@
-"""Prompts -> what the target answers, as calibration text."""

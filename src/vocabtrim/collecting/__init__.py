@@ -1,0 +1,1 @@
+"""Prompts in, what the target answers out, as calibration text."""
