@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_PIECE", 20_000)
+    monkeypatch.setattr(cluster, "_PIECE", 50_000)
 
 
 def same(on_ray: TokenCounts, local: TokenCounts) -> None:
@@ -103,7 +104,7 @@ def test_relative_paths_and_options(tiny: Path, corpus: Path, monkeypatch: pytes
 
 
 def test_progress_reaches_the_known_size(tiny: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_PIECE", 20_000)
+    monkeypatch.setattr(cluster, "_PIECE", 50_000)
     clock = iter(range(10**9))
     monkeypatch.setattr("vocabtrim.calibrate.count.time.monotonic", lambda: float(next(clock)))
     seen: list[Progress] = []
@@ -251,14 +252,12 @@ def test_what_the_local_engine_refuses(
 
 def test_a_tokenizer_without_a_chat_template(tiny: Path, corpus: Path, tmp_path: Path) -> None:
     """The folder that is named is the user's, not the one a worker unpacked."""
+    chats = write_jsonl(corpus / "x.jsonl", [{"messages": CHAT}])
+    (tmp_path / "bare.json").write_bytes((tiny / "tokenizer.json").read_bytes())
     said = []
     for engine in ("local", "ray"):
-        with pytest.raises(VocabTrimError) as refused:
-            count(
-                [write_jsonl(corpus / "x.jsonl", [{"messages": CHAT}])],
-                tokenizer=tiny / "tokenizer.json",
-                engine=engine,
-            )
+        with pytest.raises(VocabTrimError, match="has no chat template") as refused:
+            count([chats], tokenizer=tmp_path / "bare.json", engine=engine)
         said.append(str(refused.value))
     assert said[0] == said[1]
 
@@ -276,7 +275,11 @@ def test_a_ray_of_its_own_leaves_nothing_behind(
     """As a user runs it: no Ray is running; stdout is one JSON object, and no unpacked tokenizer stays."""
     out, scratch = tmp_path / "counts.safetensors", tmp_path / "scratch"
     scratch.mkdir()
-    environment = {**os.environ, "TMPDIR": str(scratch)} | {"RAY_ADDRESS": "local"}
+    environment = {
+        **os.environ,
+        "TMPDIR": str(scratch),
+        "RAY_TMPDIR": tempfile.gettempdir(),
+    }
     run = vocabtrim_process(
         *("count", corpus, "--tokenizer", tiny, "--engine", "ray", "--workers", 1, "--out", out, "--json"),
         env=environment,

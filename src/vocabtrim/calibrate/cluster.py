@@ -19,6 +19,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
@@ -298,14 +299,16 @@ def _on_ray(
 
     wanted = version("vocabtrim")
     rows = [{"number": number, "asked": pickle.dumps(each)} for number, each in enumerate(asked)]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _shipped(task.__name__, pickle.dumps(job), wanted),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=1,
-        concurrency=workers,
-        ray_remote_args_fn=lambda: {"max_retries": _RETRIES},
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")  # no other way to limit retries yet
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _shipped(task.__name__, pickle.dumps(job), wanted),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=1,
+            concurrency=workers,
+            max_retries=_RETRIES,
+        )
     dataset.context.enable_progress_bars = False
     dataset.context.print_on_execution_start = False
     try:
@@ -370,6 +373,7 @@ def _start(ray: Any, address: str, workers: int | None) -> None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
             ray.init("local", num_cpus=workers or cores(), include_dashboard=False, **quiet)
         else:
+            _knock(address)
             ray.init(address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:  # a ConnectionError is an OSError
         raise InputError(
@@ -377,3 +381,10 @@ def _start(ray: Any, address: str, workers: int | None) -> None:
             found=str(error).strip().partition("\n")[0],
             remedy="correct --ray-address or RAY_ADDRESS, or leave both out for a Ray of this machine's own",
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at host:port: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

@@ -162,11 +162,11 @@ def _section_documents(section: Section, forms: Forms, ledger: Ledger, on_bytes:
 
 
 def _of_text(stream: BufferedReader, skip: Callable[[str, str], None], section: Section) -> Iterator[Document]:
+    def invalid(line: int) -> None:
+        skip(INVALID_UTF8, f"line {line}")
+
     length = None if section.part is None else section.bytes
-    invalid = partial(skip, INVALID_UTF8)
-    for text in text_documents(
-        stream, lambda line: invalid(f"line {line}"), from_start=section.is_start, length=length
-    ):
+    for text in text_documents(stream, invalid, from_start=section.is_start, length=length):
         yield Document("text", (text,), (), text)
 
 
