@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vocabtrim.calibrate.count import is_held_out
+from vocabtrim.calibrate.tally import is_held_out
 from vocabtrim.collecting import tally as module
 from vocabtrim.collecting.answers import NOT_BACK, TARGET, Answer, Written
 from vocabtrim.collecting.tally import HELD_OUT, Tally, Until
