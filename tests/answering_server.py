@@ -136,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/models":
             self._say(404, {"error": {"message": "no such page"}})
             return
+        if "no list" in self.owner.names:
+            self._say(500, {"error": {"message": "no list"}})
+            return
         self._say(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.owner.names]})
 
     def do_POST(self) -> None:

@@ -19,6 +19,7 @@ import pytest
 import vocabtrim as vt
 from conftest import assert_bad_input
 from vocabtrim.calibrate.counts import TokenCounts
+from vocabtrim.collecting import tally
 from vocabtrim.collecting.answers import LOOPS
 from vocabtrim.collecting.collect import collect
 from vocabtrim.collecting.tally import Until
@@ -236,6 +237,17 @@ def test_samples_have_a_chance_of_their_own(few: Path, folder: Path, tmp_path: P
         assert (state.wanted, state.answers) == (8, 8)
         found.append({key: one.written.token_ids for key, one in by_key(read(out)).items()})
     assert found[0] == found[1] != found[2] and len(set(found[0].values())) > 6
+
+
+def test_it_stops_where_coverage_is_flat(
+    prompts: Path, folder: Path, settings: Settings, expected: Expected, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At a gain that any text stays below, as soon as there is enough to believe it; the rest is there to be asked."""
+    monkeypatch.setattr(tally, "_FEWEST", 60)
+    how: dict[str, Any] = {"out": tmp_path / "c.jsonl", "target": folder, "settings": settings, "loop_ratio": 0}
+    state = collect([prompts], until=Until(gain=0.99), **how)
+    assert state.ended == "flat" and state.tally.tokens >= 60 and state.answers < WANTED
+    assert all(one.written.token_ids == expected[key] for key, one in by_key(read(how["out"])).items())
 
 
 def test_prompts_that_stand_there_again(few: Path, folder: Path, settings: Settings, tmp_path: Path) -> None:

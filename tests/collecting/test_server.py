@@ -250,6 +250,7 @@ def test_another_tokenizer_is_noticed(
         (["large"], "small", "serves another model: expected small, found large"),
         (["large", "small"], None, "names 2 models, found large, small; say which is meant with --model"),
         ([], None, "names no models"),
+        (["no list"], None, "does not say what it serves, found failed 6 times"),
     ],
 )
 def test_which_model(
@@ -260,6 +261,12 @@ def test_which_model(
         with pytest.raises(Exception, match=said):
             ask(server.url, model=model_name)
     assert not (tmp_path / "completions.jsonl").exists()
+
+
+def test_a_named_model_needs_no_list(model: Model, ask: Callable[..., Any]) -> None:
+    with AnsweringServer(model) as server:
+        server.names = ["no list", NAME]
+        assert ask(server.url, model=NAME).answers == WANTED
 
 
 def test_a_server_that_is_not_there(ask: Callable[..., Any], model: Model, tmp_path: Path) -> None:

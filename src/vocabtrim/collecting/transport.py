@@ -135,7 +135,8 @@ class Transport:
                 return _PassingError(reason, counts=False)
             remedy = "start the server, or correct --endpoint"
             return InputError(f"cannot reach {self.url}", found=reason, remedy=remedy)
-        return _PassingError(f"{type(error).__name__} {reason}".removesuffix(f" {type(error).__name__}"))
+        name = type(error).__name__  # of a timeout all that there is
+        return _PassingError(name if reason == name else f"{name}: {reason}")
 
     def _prove_answered(self, answer: httpx.Response, content: bytes) -> None:
         status = answer.status_code
