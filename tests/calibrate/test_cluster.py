@@ -25,7 +25,7 @@ from pyarrow import parquet
 from conftest import assert_bad_input
 from tiny_tokenizer import TEXT, write_jsonl
 from vocabtrim import TokenCounts, VocabTrimError, count
-from vocabtrim.calibrate import cluster
+from vocabtrim.calibrate import cluster, ray_data
 from vocabtrim.calibrate.count import Progress
 
 pytestmark = pytest.mark.engine
@@ -119,15 +119,15 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 ) -> None:
     """The first worker that finds no marker leaves one and kills itself, with documents counted and more to come."""
     marker = tmp_path / "killed"
-    whole_work = cluster._shipped
+    whole_work = ray_data._shipped
 
     def deadly(task: str, job: bytes, wanted: str) -> Any:
         run = whole_work(task, job, wanted)
 
         def run_or_die(table: Any) -> Any:
-            from vocabtrim.calibrate import cluster
+            from vocabtrim.calibrate import cluster_worker
 
-            counted_batch, batches = cluster.count_batch, []
+            counted_batch, batches = cluster_worker.count_batch, []
 
             def count_batch(batch: Any, encoder: Any) -> Any:
                 batches.append(batch)
@@ -137,16 +137,16 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
                     os.kill(os.getpid(), signal.SIGKILL)
                 return tally
 
-            cluster.count_batch = count_batch
+            cluster_worker.count_batch = count_batch
             try:
                 return run(table)
             finally:
-                cluster.count_batch = counted_batch
+                cluster_worker.count_batch = counted_batch
 
         return run_or_die
 
     local = count([corpus], tokenizer=tiny)
-    monkeypatch.setattr(cluster, "_shipped", deadly)
+    monkeypatch.setattr(ray_data, "_shipped", deadly)
     on_ray = count([corpus], tokenizer=tiny, engine="ray")
     assert marker.exists() and int(marker.read_text()) != os.getpid()
     same(on_ray, local)
@@ -154,7 +154,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 
 def shipped_without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers on which importing that package fails, as where it is not installed."""
-    whole_work = cluster._shipped
+    whole_work = ray_data._shipped
 
     def bare(task: str, job: bytes, wanted: str) -> Any:
         run = whole_work(task, job, wanted)
@@ -173,7 +173,7 @@ def shipped_without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run_without
 
-    monkeypatch.setattr(cluster, "_shipped", bare)
+    monkeypatch.setattr(ray_data, "_shipped", bare)
 
 
 @pytest.mark.parametrize("package", ["tiktoken", "tokenizers", "vocabtrim.calibrate"])
@@ -190,7 +190,7 @@ def test_a_worker_without_a_package(
 def test_a_worker_with_another_version(
     vocabtrim: Any, tiny: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "version", lambda _: "99.0")  # the driver's; workers ask for themselves
+    monkeypatch.setattr(ray_data, "version", lambda _: "99.0")  # the driver's; workers ask for themselves
     run = vocabtrim("count", corpus, "--tokenizer", tiny, "--engine", "ray")
     assert_bad_input(run, "another version of vocabtrim", "expected 99.0")
 
@@ -199,10 +199,10 @@ def test_a_path_that_workers_do_not_have(
     tiny: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tokenizer travels; the corpus does not."""
-    real_work = cluster._pieces
+    real_pieces = cluster._pieces
 
-    def gone(*args: Any) -> Any:
-        pieces = real_work(*args)
+    def gone(*args: Any, **options: Any) -> Any:
+        pieces = real_pieces(*args, **options)
         (corpus / "a.txt").unlink()
         return pieces
 
@@ -219,8 +219,8 @@ def test_a_piece_that_kills_every_worker_is_given_up(
     def deadly(task: str, job: bytes, wanted: str) -> Any:
         return lambda table: os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(cluster, "_shipped", deadly)
-    monkeypatch.setattr(cluster, "_RETRIES", 1)
+    monkeypatch.setattr(ray_data, "_shipped", deadly)
+    monkeypatch.setattr(ray_data, "_RETRIES", 1)
     run = vocabtrim("count", corpus / "a.txt", "--tokenizer", tiny, "--engine", "ray")
     assert run.code == 2 and run.out == ""
     assert run.err.strip().splitlines()[-1].startswith("vocabtrim: Ray could not finish a piece of the corpus")
