@@ -3,9 +3,10 @@
 A kept list is cut from a ranking by estimated probability, so an estimate is judged by what its lists cover, at 2k to
 32k ids of Llama 3's 128k. Half of each text is calibration, half is held out. Two questions, which pull apart: a list
 read on the primary's own task, where at 2k every id given to other text is taken from this task, and read on a task
-that none of its sources was made for. An estimate's figure is its coverage less that of the best single list: each of
-its sources alone (ids it never saw in merge order) and the lowest ids. Differences are called certain where the 95 %
-interval of the paired bootstrap over 32 blocks of held-out documents leaves 0 out.
+that none of its sources was made for. The first tables show what each source covers alone, by the ids that it saw, and
+continued in merge order, which already combines two sources. Below them, an estimate's figure is its coverage less that
+of the best single list: each source continued in merge order, and the lowest ids. Differences are called certain where
+the 95 % interval of the paired bootstrap over 32 blocks of held-out documents leaves 0 out.
 
 Estimates: `back-off` orders by the primary's counts, then the next source's, then merge order. `even` adds shares
 evenly. `Witten-Bell` gives the primary N / (N + T) of the estimate, T its distinct ids; `Dirichlet` N / (N + 3000);
@@ -88,7 +89,7 @@ class Trial:
         facts = tasks["gsm"].tokenizer
         self.vocab, self.prior = facts.vocab_size, prior(facts.merge_ordered, facts.vocab_size)
         self.totals = {name: self.blocks(name, np.ones(self.vocab, bool)) for name in tasks}
-        self.alone = {
+        self.continued = {
             name: [self.covered(part.counts + self.prior, task) for task in tasks] for name, part in tasks.items()
         }
         self.lowest = [self.covered(self.prior, task) for task in tasks]
@@ -98,15 +99,20 @@ class Trial:
         return np.sum([by_block(source.blocks, kept) for source in self.tasks[task].sources], axis=0)
 
     def covered(self, score: Vector, task: str) -> Vector:
-        """(sizes, 32) held-out tokens covered by the ids of the highest score."""
+        """(sizes, 32) held-out tokens covered by the ids of the highest score; ids without any are not kept."""
         place = np.empty(self.vocab, np.int64)
         place[np.lexsort((np.arange(self.vocab), -score))] = np.arange(self.vocab)
-        return np.stack([self.blocks(task, place < size) for size in SIZES])
+        return np.stack([self.blocks(task, (place < size) & (score > 0)) for size in SIZES])
+
+    def alone(self, sources: Sequence[str], task: str) -> dict[str, Vector]:
+        """What each source covers by the ids that it saw, and merge order."""
+        counted = {name: self.covered(self.tasks[name].counts, task) for name in sources}
+        return counted | {"lowest ids": self.lowest[list(self.tasks).index(task)]}
 
     def singles(self, sources: Sequence[str], task: str) -> dict[str, Vector]:
-        """The lists to beat on a task."""
+        """The lists to beat on a task: as long as the size, whatever their source saw."""
         number = list(self.tasks).index(task)
-        return {name: self.alone[name][number] for name in sources} | {"lowest ids": self.lowest[number]}
+        return {name: self.continued[name][number] for name in sources} | {"lowest ids": self.lowest[number]}
 
     def share(self, covered: Vector, task: str) -> Vector:
         """(sizes,) coverage."""
@@ -171,24 +177,31 @@ ESTIMATES: dict[str, Estimate] = {
 }
 
 
-def shown_tables(trial: Trial) -> dict[str, list[float]]:
+def shown_tables(trial: Trial) -> dict[str, dict[str, list[float]]]:
     """Target-generated, raw and mixed lists on their own task and on others."""
     found = {}
     for primary in ("gsm", "crux"):
         score = default([trial.tasks[name].counts for name in (primary, "raw")], trial.prior)
         for task in ("gsm", "crux", "tools", "code"):
             print(f"\n{primary} (target-generated) and raw text, read on {task}")
-            rows = trial.singles([primary, "raw"], task)
-            for name, covered in (rows | {"mixed": trial.covered(score, task)}).items():
-                print(f"  {name:12}" + "".join(f"{share:8.4f}" for share in trial.share(covered, task)))
-            points, certain = trial.against_best(score, [primary, "raw"], task)
-            print(
-                "  against best"
-                + "".join(f"{p:+7.2f}{' ' if c else '~'}" for p, c in zip(points, certain, strict=True))
-            )
-            found[f"{primary} on {task}"] = [round(float(point), 2) for point in points]
+            sources = [primary, "raw"]
+            mixed, alone = trial.covered(score, task), trial.alone(sources, task)
+            continued = {f"{name}, then merge order": trial.singles(sources, task)[name] for name in sources}
+            for name, covered in (alone | continued | {"mixed": mixed}).items():
+                print(f"  {name:22}" + "".join(f"{share:8.4f}" for share in trial.share(covered, task)))
+            best = np.max([trial.share(covered, task) for covered in alone.values()], axis=0)
+            over = 100 * (trial.share(mixed, task) - best)
+            points, certain = trial.against_best(score, sources, task)
+            print(f"  {'above best source':22}" + "".join(f"{point:+7.2f} " for point in over))
+            marked = [f"{point:+7.2f}{' ' if sure else '~'}" for point, sure in zip(points, certain, strict=True)]
+            print(f"  {'above best of all':22}" + "".join(marked))
+            found[f"{primary} on {task}"] = {"source": rounded(over), "all": rounded(points)}
     print("\nPoints of coverage; ~: within the sampling error of the held-out text.")
     return found
+
+
+def rounded(points: Vector) -> list[float]:
+    return [round(float(point), 2) for point in points]
 
 
 def with_raw(trial: Trial) -> list[Case]:
@@ -228,7 +241,7 @@ def summary(cells: list[tuple[Vector, Vector]]) -> dict[str, Any]:
     """Mean points by size, the worst cell, how many cells lie certainly below the best single list, of how many."""
     points, certain = (np.stack(part) for part in zip(*cells, strict=True))
     return {
-        "mean": [round(float(mean), 2) for mean in points.mean(axis=0)],
+        "mean": rounded(points.mean(axis=0)),
         "worst": round(float(points.min()), 2),
         "below": int(np.count_nonzero((points < 0) & certain)),
         "cells": points.size,

@@ -1,8 +1,8 @@
 """A real HTTP server in front of a real small model, in the manners of several engines, with faults where asked for.
 
 `fault(number, body)` says what happens to the number-th request for an answer (from 0, those for one token apart):
-None answers it, else one of FAULTS, "too long" or "busy for long". Everything is over sockets; `stop` and `start` are a
-process that dies and comes back on its port.
+None answers it, else one of FAULTS, "too long", "busy for long" or "until it dies". Everything is over sockets; `stop`
+and `start` are a process that dies and comes back on its port.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class AnsweringServer:
         self.lock = threading.Lock()
         self.port = 0
         self._open: set[socket.socket] = set()
+        self._died = threading.Event()
         self._http: ThreadingHTTPServer | None = None
 
     @property
@@ -109,6 +110,10 @@ class AnsweringServer:
             for connection in self._open:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+        self._died.set()
+
+    def wait_for_death(self) -> None:
+        self._died.wait()
 
     def opened(self, connection: socket.socket) -> None:
         with self.lock:
@@ -176,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(400, {"error": {"message": "This model's maximum context length is 512 tokens."}})
         elif fault == "no JSON":
             self._raw(200, b"<html>", {"Content-Type": "text/html"})
+        elif fault == "until it dies":
+            self.owner.wait_for_death()
         elif fault is not None and not body.get("stream"):
             self.connection.shutdown(socket.SHUT_RDWR)
         else:

@@ -108,11 +108,11 @@ def test_a_server_that_dies_and_comes_back(
     model: Model, ask: Callable[..., Any], expected: Expected, tmp_path: Path
 ) -> None:
     """On its port, in the middle of answers; those that were under way are asked for again."""
-    with AnsweringServer(model, fault=lambda number, body: "slow") as server:
+    with AnsweringServer(model, fault=lambda number, body: "until it dies" if number == 6 else "slow") as server:
         died = threading.Event()
 
         def accident() -> None:
-            while server.answered < 6:
+            while server.answered < 6 or len(server.asked) < 7:
                 time.sleep(0.005)
             server.stop()
             died.set()

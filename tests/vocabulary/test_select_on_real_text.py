@@ -50,7 +50,12 @@ def ids_of(files: Sequence[TokenCounts], weights: Mapping[str, float] | None = N
 
 
 def alone(counts: TokenCounts) -> Ids:
-    """A source's own list, ids it never saw behind it in merge order."""
+    """A source's own list: the ids that it saw, the most frequent first."""
+    return continued(counts)[: np.count_nonzero(counts.counts)]
+
+
+def continued(counts: TokenCounts) -> Ids:
+    """The same, ids it never saw behind it in merge order."""
     names = {source.name: float(max(source.counts.sum(), 1)) for source in counts.sources}
     return ids_of([counts], {**names, "merge-order": 0})
 
@@ -63,13 +68,15 @@ def coverages(ids: Ids, counts: TokenCounts) -> np.ndarray:
 def test_the_mixture_beats_every_single_source_on_work_that_none_was_made_for(
     primary: str, work: str, counted: Mapping[str, TokenCounts]
 ) -> None:
-    """Target-generated text of one task and raw text, read on another task: at every size at least the best of the
-    primary alone, the raw text alone and the lowest ids, but for 0.15 points where all reach 0.95; 1 to 3 points
-    better at 2k and 4k."""
+    """Target-generated text of one task and raw text, read on another task: at every size 0.4 points above the best of
+    the primary alone, the raw text alone and the lowest ids. Lists that go on in merge order are a mixture already:
+    0.7 points above the best of them up to 8k, beyond never more than 0.15 below."""
     mixed = coverages(ids_of([counted[primary], counted["raw"]]), counted[work])
     lowest = coverages(np.arange(128_000), counted[work])
     singles = [coverages(alone(counted[name]), counted[work]) for name in (primary, "raw")]
-    best = np.max([lowest, *singles], axis=0)
+    assert (mixed >= np.max([lowest, *singles], axis=0) + 0.004).all(), (mixed, singles)
+    longer = [coverages(continued(counted[name]), counted[work]) for name in (primary, "raw")]
+    best = np.max([lowest, *longer], axis=0)
     assert (mixed >= best - 0.0015).all(), mixed - best
     assert (mixed[:3] >= best[:3] + 0.007).all(), mixed - best
 
@@ -80,7 +87,7 @@ def test_on_its_own_task_the_mixture_gains_where_a_head_is_cut_and_pays_below(
 ) -> None:
     """The share that is left to other work costs up to 0.8 points at 2k; from 8k on the mixture is ahead."""
     mixed = coverages(ids_of([counted[primary], counted["raw"]]), counted[primary])
-    own = coverages(alone(counted[primary]), counted[primary])
+    own = coverages(continued(counted[primary]), counted[primary])
     assert (mixed[:2] >= own[:2] - 0.008).all() and (mixed[2:] >= own[2:] - 0.0005).all(), mixed - own
 
 
