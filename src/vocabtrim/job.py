@@ -30,6 +30,7 @@ from .provenance import refuse_existing
 from .vocabulary import choose_size
 from .vocabulary.choose_size import Choice
 from .vocabulary.kept import KeptVocabulary
+from .vocabulary.mixture import prove_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +77,19 @@ def calibrate_and_trim(
     _refuse_exports(exports, drafter, target)
     available_ids(drafter, target)  # counting may take hours: what cannot be trimmed is refused before
     options = count_options or {}
-    if texts := [source for source in calibrate if not _is_counts(source)]:
-        find_sources(texts, options.get("origin", RAW))
+    texts = [source for source in calibrate if not _is_counts(source)]
+    found = find_sources(texts, options.get("origin", RAW)) if texts else []
     loaded = {source: TokenCounts.load(Path(source)) for source in calibrate if _is_counts(source)}
+    choosing = dict(choose_options or {})
+    names = [*(source.name for source in found), *(one.name for part in loaded.values() for one in part.sources)]
+    prove_weights(choosing.get("weights") or {}, names)
+    if choosing.get("workload") is not None:
+        choosing["workload"] = _workload(choosing["workload"], tokenizer or target)
     counts = tuple(
         loaded[source] if source in loaded else count([str(source)], tokenizer=tokenizer or target, **options)
         for source in calibrate
     )
-    choice = choose(counts, keep, drafter=drafter, target=target, **(choose_options or {}))
+    choice = choose(counts, keep, drafter=drafter, target=target, **choosing)
     if strict and choice.verdict in {choose_size.DO_NOT_TRIM, choose_size.LOSING}:
         raise UnsafeError(choice.reason, remedy="serve the drafter as it is; nothing was written")
     if choice.kept is None:

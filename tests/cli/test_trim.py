@@ -87,6 +87,29 @@ def test_ids_that_the_first_source_never_saw_come_from_the_second(models: Path, 
     assert origins["text.txt"] > 0 and origins["merge order"] > 0 and sum(origins.values()) == 6000
 
 
+def test_weights_and_a_workload_are_taken_as_choose_takes_them(models: Path, tmp_path: Path, vocabtrim: Any) -> None:
+    """One command or two: the same ids. A weight of what is no source is refused before anything is counted."""
+    counted = [tmp_path / f"{name}.safetensors" for name in ("chat", "text")]
+    for source, out in zip(("chat.jsonl", "text.txt"), counted, strict=True):
+        assert vocabtrim("count", models / source, "--tokenizer", models / "target", "--out", out).code == 0
+    ways = [["--weight", "text.txt=2", "--weight", "chat.jsonl=1"], ["--workload", models / "text.txt"]]
+    ways.append(["--other-work", "0"])
+    found = []
+    for number, way in enumerate(ways):
+        cut = vocabtrim(*arguments(models, "eagle", tmp_path / str(number)), "--keep", "900", *way)
+        assert cut.code == 0, cut.err
+        kept = tmp_path / f"{number}.safetensors"
+        shared = ["--drafter", models / "eagle", "--target", models / "target", "--keep", "900", "--out", kept]
+        assert vocabtrim("choose", *counted, *shared, *way).code == 0
+        files = (tmp_path / str(number) / "kept.safetensors", kept)
+        once, steps = (KeptVocabulary.load(file).ids.tolist() for file in files)
+        assert once == steps
+        found.append(once)
+    assert len({tuple(ids) for ids in found}) == 3
+    refused = vocabtrim(*arguments(models, "eagle", tmp_path / "out"), "--weight", "web=1")
+    assert refused.code == 2 and "chat.jsonl, text.txt, merge-order" in refused.err and "Counting" not in refused.err
+
+
 def test_a_kept_vocabulary_chosen_before_takes_the_place_of_text(models: Path, tmp_path: Path, vocabtrim: Any) -> None:
     """Step by step gives the very weights of the one command."""
     assert vocabtrim(*arguments(models, "eagle", tmp_path / "once"), "--keep", "700").code == 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, UnsafeError
+from ..errors import UnsafeError
 from . import options
 from .generate import quiet
 from .screen import Json, print_json, print_table, size
@@ -30,16 +30,9 @@ def choose(
     ] = None,
     multiple: options.Multiple = None,
     prior: options.Prior = True,
-    other_work: Annotated[
-        float, typer.Option(help="Share of the estimate left to work unlike the primary; 0: there is none.")
-    ] = 0.3,
-    weight: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=W", help="Weight of a source, or of merge-order; may be repeated. Others get none."),
-    ] = None,
-    workload: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A sample of real traffic, text or counts, to fit weights to.")
-    ] = None,
+    other_work: options.OtherWork = 0.3,
+    weight: options.Weight = None,
+    workload: options.Workload = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="To tokenise --workload with, where --target is not given.")
     ] = None,
@@ -71,6 +64,7 @@ def choose(
     from ..provenance import refuse_replacing
     from ..vocabulary import choose_size
     from ..vocabulary.kept_size import parse_keep
+    from ..vocabulary.mixture import parse_weights
 
     if sweep:
         quiet()
@@ -84,7 +78,7 @@ def choose(
         multiple=multiple,
         prior=prior,
         other_work=other_work,
-        weights=_weights(weight or []),
+        weights=parse_weights(weight or []),
         workload=workload,
         tokenizer=tokenizer,
         always_keep=not no_always_keep,
@@ -105,26 +99,6 @@ def choose(
     else:
         print_choice(choice)
         print(f"Wrote {written}." if written else "Nothing was written.")
-
-
-def _weights(asked: list[str]) -> dict[str, float]:
-    """What `--weight` says. Raises InputError for what is no NAME=W, and for a name that comes twice."""
-    weights: dict[str, float] = {}
-    for text in asked:
-        name, _, number = text.rpartition("=")
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = -1
-        if not name or weight < 0 or name in weights:
-            raise InputError(
-                "--weight is no weight",
-                expected="NAME=W, each name once, such as answers=1 or merge-order=0.2",
-                found=repr(text),
-                remedy="correct --weight",
-            )
-        weights[name] = weight
-    return weights
 
 
 def print_choice(choice: Choice) -> None:

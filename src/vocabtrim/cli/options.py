@@ -21,6 +21,16 @@ Multiple = Annotated[
     int | None, typer.Option(min=1, help="Round the size up to it. Default: 64, but none for a number of ids.")
 ]
 Prior = Annotated[bool, typer.Option("--prior/--no-prior", help="Ids that nobody has seen may follow in merge order.")]
+OtherWork = Annotated[
+    float, typer.Option(help="Share of the estimate left to work unlike the primary; 0: there is none.")
+]
+Weight = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=W", help="Weight of a source, or of merge-order; may be repeated. Others get none."),
+]
+Workload = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A sample of real traffic, text or counts, to fit weights to.")
+]
 AlwaysKeep = Annotated[
     list[int] | None, typer.Option("--always-keep", metavar="ID", help="Keep this id too; may be repeated.")
 ]

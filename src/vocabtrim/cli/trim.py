@@ -60,6 +60,9 @@ def trim(
     workers: options.Workers = None,
     multiple: options.Multiple = None,
     prior: options.Prior = True,
+    other_work: options.OtherWork = 0.3,
+    weight: options.Weight = None,
+    workload: options.Workload = None,
     always_keep: options.AlwaysKeep = None,
     no_always_keep: options.NoAlwaysKeep = False,
     block_efficiency: options.BlockEfficiency = None,
@@ -75,6 +78,7 @@ def trim(
     """
     from ..job import calibrate_and_trim, trim_to
     from ..vocabulary.kept_size import parse_keep
+    from ..vocabulary.mixture import parse_weights
 
     if kept is not None:
         if calibrate:
@@ -110,6 +114,9 @@ def trim(
             choose_options={
                 "multiple": multiple,
                 "prior": prior,
+                "other_work": other_work,
+                "weights": parse_weights(weight or []),
+                "workload": workload,
                 "always_keep": not no_always_keep,
                 "also_keep": always_keep or (),
                 "block_efficiency": block_efficiency,

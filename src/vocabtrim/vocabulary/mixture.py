@@ -130,7 +130,7 @@ def default_mixture(
         tokens = int(group_counts.sum())
         parts = [int(counts.sum()) / tokens if tokens else 1 / len(group) for _, counts in group]
         sources += [(name, counts, float(share) * part) for (name, counts), part in zip(group, parts, strict=True)]
-    names = _unique([name for name, _, _ in sources])
+    names = unique_names([name for name, _, _ in sources])
     told = tuple(Source(name, counts, weight) for name, (_, counts, weight) in zip(names, sources, strict=True))
     how = f"fitted to the primary, but for {doubt.sum():.2g} that is left to other work"
     return Mixture(told, merge_ordered, float(shares[-1]), how)
@@ -172,16 +172,7 @@ def with_weights(mixture: Mixture, asked: Mapping[str, float]) -> Mixture:
     Raises InputError for names that no source has, weights below 0, and weights that leave nothing.
     """
     names = [source.name for source in mixture.sources]
-    known = [*names, *([PRIOR_OPTION] if mixture.merge_ordered else [])]
-    for name, weight in asked.items():
-        if name not in known:
-            raise InputError(
-                f"--weight names no source: {name}", expected=", ".join(known), found=name, remedy="correct the name"
-            )
-        if not 0 <= weight < float("inf"):  # neither is NaN
-            raise InputError(
-                f"weight of {name} is out of range", expected="0 or more", found=weight, remedy="correct --weight"
-            )
+    prove_weights(asked, names, has_prior=mixture.merge_ordered > 0)
     weights = [float(asked.get(name, 0)) for name in names]
     share = OTHER_WORK * _PRIOR_PART
     usual = share / (1 - share) * sum(weights) if mixture.merge_ordered else 0.0
@@ -191,7 +182,41 @@ def with_weights(mixture: Mixture, asked: Mapping[str, float]) -> Mixture:
     return mixture.weighted(weights, "as given")
 
 
-def _unique(names: Sequence[str]) -> list[str]:
+def prove_weights(asked: Mapping[str, float], names: Sequence[str], *, has_prior: bool = True) -> None:
+    """Raise InputError for weights of what is no source, by name, and for weights below 0."""
+    known = [*unique_names(names), *([PRIOR_OPTION] if has_prior else [])]
+    for name, weight in asked.items():
+        if name not in known:
+            raise InputError(
+                f"--weight names no source: {name}", expected=", ".join(known), found=name, remedy="correct the name"
+            )
+        if not 0 <= weight < float("inf"):  # neither is NaN
+            raise InputError(
+                f"weight of {name} is out of range", expected="0 or more", found=weight, remedy="correct --weight"
+            )
+
+
+def parse_weights(texts: Sequence[str]) -> dict[str, float]:
+    """What `--weight` says, each NAME=W. Raises InputError for what is none, and for a name that comes twice."""
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1
+        if not name or weight < 0 or name in weights:
+            raise InputError(
+                "--weight is no weight",
+                expected="NAME=W, each name once, such as answers=1 or merge-order=0.2",
+                found=repr(text),
+                remedy="correct --weight",
+            )
+        weights[name] = weight
+    return weights
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
     """Names that tell the sources apart, also from the two origins that are no source."""
     taken = {ALWAYS_KEEP, MERGE_ORDER, PRIOR_OPTION}
     unique = []
