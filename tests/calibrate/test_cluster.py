@@ -26,6 +26,7 @@ from conftest import assert_bad_input
 from tiny_tokenizer import TEXT, write_jsonl
 from vocabtrim import TokenCounts, VocabTrimError, count
 from vocabtrim.calibrate import cluster, ray_data
+from vocabtrim.calibrate.blocks import by_block
 from vocabtrim.calibrate.count import Progress
 
 pytestmark = pytest.mark.engine
@@ -69,9 +70,11 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def same(on_ray: TokenCounts, local: TokenCounts) -> None:
     """All that is counted and told of it; only the record of the run says which engine it was."""
+    everything = np.ones(local.tokenizer.vocab_size, bool)
     for one, other in zip(on_ray.sources, local.sources, strict=True):
         assert (one.name, one.origin, one.details) == (other.name, other.origin, other.details)
         assert np.array_equal(one.counts, other.counts) and np.array_equal(one.heldout, other.heldout)
+        assert np.array_equal(by_block(one.blocks, everything), by_block(other.blocks, everything))
     assert on_ray.hash == local.hash
     assert (on_ray.documents, list(on_ray.skipped.items())) == (local.documents, list(local.skipped.items()))
     assert on_ray.provenance["inputs"] == local.provenance["inputs"]
@@ -88,6 +91,22 @@ def test_the_same_counts_as_the_local_engine(tiny: Path, corpus: Path) -> None:
 
 def test_files_of_any_size_in_whole_pieces(tiny: Path, corpus: Path) -> None:
     same(count([corpus], tokenizer=tiny, engine="ray", workers=1), count([corpus], tokenizer=tiny))
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("by", ["language", "kind"])
+def test_split_by_a_label(tiny: Path, tmp_path: Path, by: str) -> None:
+    """A source per language, or per value of a field, whichever pieces their documents were in."""
+    said = {
+        "german": "Die Fähre verlässt die Insel am Mittag, und wer sie verpasst, wartet einen Tag im kleinen Hafen.",
+        "english": "The ferry leaves the island at noon, and whoever misses it waits for a day in the small harbour.",
+    }
+    records = [{"text": f"{text} {n}", "kind": f"in {language}"} for n in range(800) for language, text in said.items()]
+    corpus = write_jsonl(tmp_path / "both.jsonl", records)
+    local = count([corpus], tokenizer=tiny, split_by=by)
+    names = ["english", "german"] if by == "language" else ["in english", "in german"]
+    assert [source.name for source in local.sources] == names and all(s.counts.any() for s in local.sources)
+    same(count([corpus], tokenizer=tiny, split_by=by, engine="ray"), local)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -131,11 +150,11 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 
             def count_batch(batch: Any, encoder: Any) -> Any:
                 batches.append(batch)
-                tally = counted_batch(batch, encoder)
-                if tally.documents != [0, 0] and not marker.exists():
+                counted = counted_batch(batch, encoder)
+                if batch.documents and counted[1].any() and not marker.exists():
                     marker.write_text(str(os.getpid()))
                     os.kill(os.getpid(), signal.SIGKILL)
-                return tally
+                return counted
 
             cluster_worker.count_batch = count_batch
             try:
