@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vocabtrim.calibrate.blocks import BLOCKS, summed
+from vocabtrim.calibrate.blocks import BLOCKS, BlockTally, added_up, summed
 from vocabtrim.calibrate.count import count
 from vocabtrim.calibrate.counts import TokenCounts, merge
 from vocabtrim.errors import InputError
@@ -83,6 +85,27 @@ def test_held_out_blocks_add_up_and_a_document_is_in_one(tiny: Path, letters: Pa
     loaded = TokenCounts.load(tmp_path / "counts.safetensors")
     assert loaded.hash == counts.hash and loaded.sources[0].blocks is not None
     assert np.array_equal(loaded.sources[0].blocks, source.blocks)
+
+
+@pytest.mark.parametrize("places", [50, 10**6], ids=["dense", "sparse"])
+def test_blocks_added_up_as_a_dictionary_would(places: int) -> None:
+    """Whether few places are filled or most; nothing is lost on a journey between processes."""
+    generator = np.random.default_rng(0)
+    parts = []
+    for _ in range(5):
+        where = np.unique(generator.integers(0, places, 40))
+        parts.append(np.stack([where, generator.integers(1, 9, where.size)]))
+    expected: Counter[int] = Counter()
+    for where, often in parts:
+        expected.update(dict(zip(where.tolist(), often.tolist(), strict=True)))
+    found = added_up(parts)
+    assert (np.diff(found[0]) > 0).all() and dict(zip(*found.tolist(), strict=True)) == expected
+    tally = BlockTally(places)
+    for part in parts:
+        tally.add(0, np.bincount(part[0], part[1], places).astype(np.int64))
+    sent = pickle.loads(pickle.dumps(tally))
+    sent.merge(tally)
+    assert np.array_equal(sent.blocks(), [found[0], 2 * found[1]])
 
 
 def test_parts_merge_with_their_blocks_and_a_weight_drops_them(tiny: Path, letters: Path) -> None:

@@ -5,6 +5,8 @@ Knows documents by their hashes and counts as sparse vectors; knows nothing of i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -46,6 +48,10 @@ class BlockTally:
         self._entries += self._parts[-1].shape[1]
         self._compact()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Each place once, which is what travels."""
+        return self.__dict__ | {"_parts": [self.blocks()]}
+
     def blocks(self) -> Blocks:
         """(2, entries) int64: block * target_vocab + id, ascending, and how often the id occurs in the block."""
         return added_up(self._parts)
@@ -53,13 +59,17 @@ class BlockTally:
 
 def added_up(parts: list[Blocks]) -> Blocks:
     """The sum of several."""
-    if not parts:
-        return np.zeros((2, 0), np.int64)
+    if len(parts) < 2:
+        return parts[0] if parts else np.zeros((2, 0), np.int64)
     places, occurrences = np.concatenate(parts, axis=1)
-    found, where = np.unique(places, return_inverse=True)
+    if places.size < places.max(initial=0) // 16:
+        found, where = np.unique(places, return_inverse=True)
+    else:  # so many that a place for each is sooner made than they are sorted
+        where, found = places, np.arange(places.max(initial=-1) + 1)
     total = np.zeros(found.size, np.int64)
     np.add.at(total, where, occurrences)
-    return np.stack([found, total])
+    seen = total > 0
+    return np.stack([found[seen], total[seen]])
 
 
 def summed(blocks: Blocks, target_vocab: int) -> npt.NDArray[np.int64]:
