@@ -144,6 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "no list" in self.owner.names:
             self._say(500, {"error": {"message": "no list"}})
             return
+        if "hostile" in self.owner.names:
+            self._raw(200, b"[" * 100_000, {"Content-Type": "application/json"})
+            return
         self._say(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.owner.names]})
 
     def do_POST(self) -> None:

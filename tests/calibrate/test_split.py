@@ -75,6 +75,23 @@ def test_languages_are_told_apart_and_what_is_short_is_other(tiny: Path, tmp_pat
     assert documents == {"english": 5, "french": 5, "german": 5, "other": 10}
 
 
+def test_languages_that_next_to_no_document_is_in_are_guesses(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lingua", reason="pip install 'vocabtrim[language]'")
+    texts = [*[f"{ENGLISH} {n}" for n in range(450)], FRENCH, *[f"{GERMAN} {n}" for n in range(10)]]
+    path = write(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    split = count([path], tokenizer=tiny, split_by="language", heldout=0)
+    documents = {source.name: source.details["documents"] for source in split.sources}
+    assert documents == {"english": 450, "german": 10, "other": 1}
+    assert np.array_equal(split.counts, count([path], tokenizer=tiny, heldout=0).counts)
+
+
+def test_a_field_of_lists_or_one_inside_another_is_no_kind(tiny: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": "x", "meta": {"kind": "a"}, "kinds": ["a"]}] * 3)
+    for field in ("meta", "kinds", "meta.kind"):
+        with pytest.raises(InputError, match=f"no record has the field {field}, expected a field of the record itself"):
+            count([path], tokenizer=tiny, split_by=field)
+
+
 def test_held_out_blocks_add_up_and_a_document_is_in_one(tiny: Path, letters: Path, tmp_path: Path) -> None:
     counts = count([letters], tokenizer=tiny, heldout=0.5)
     (source,) = counts.sources

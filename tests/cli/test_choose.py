@@ -175,6 +175,8 @@ def test_weights_and_other_work(vocabtrim: Any, counts: Path, tmp_path: Path) ->
     told = vocabtrim("choose", counts, other, "--keep", 100, "--other-work", 0, "--json").json
     assert told["weighed"].startswith("fitted to the primary") and sum(told["weights"].values()) == pytest.approx(1)
     assert "Weights, fitted to the primary" in vocabtrim("choose", counts, other, "--keep", 100).out
+    both = vocabtrim("choose", counts, other, "--keep", 100, "--weight", "web=1", "--other-work", 0.1)
+    assert_bad_input(both, "leave no room for", "--weight merge-order=W")
 
 
 @pytest.mark.parametrize("weight", ["chat", "chat=x", "=1", "chat=-1", "chat=nan"])

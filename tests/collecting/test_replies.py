@@ -33,6 +33,12 @@ def usage(tokens: int) -> dict[str, Any]:
     return {"choices": [], "usage": {"completion_tokens": tokens}}
 
 
+def test_surrogates_become_characters_and_half_a_pair_the_mark_of_none() -> None:
+    assert streamed(piece("ok \ud83d"), piece("\ude00", "stop")).text == "ok \U0001f600"
+    body = json.dumps({"choices": [{"message": {"content": "\ud800 abc"}, "finish_reason": "stop"}]})
+    assert whole_reply(body.encode()).text == "\ufffd abc"
+
+
 def test_pieces_become_one_answer() -> None:
     """As vLLM sends them: a first one without ids, one with ids and no text, usage at the end."""
     reply = streamed(

@@ -136,7 +136,7 @@ def test_a_server_that_dies_for_good(model: Model, ask: Callable[..., Any], expe
             if state.answers == 7:
                 server.stop()
 
-        with pytest.raises(InputError, match=r"has not answered for \d+ s: expected an answer within 0 s, .* kept"):
+        with pytest.raises(InputError, match=r"has given no answer for \d+ s: expected an answer within 0 s, .* kept"):
             ask(server.url, patience=0.3, seen=seen)
     kept = by_key(read(out))
     assert 7 <= len(kept) < WANTED
@@ -251,6 +251,7 @@ def test_another_tokenizer_is_noticed(
         (["large", "small"], None, "names 2 models, found large, small; say which is meant with --model"),
         ([], None, "names no models"),
         (["no list"], None, "does not say what it serves, found failed 6 times"),
+        (["hostile"], None, "/models is no list of models"),
     ],
 )
 def test_which_model(

@@ -116,7 +116,9 @@ def count(
     ]
     if label_field is not None and all(source.details.get("label") == OTHER for source in tallied):
         raise InputError(
-            f"no record has the field {label_field}", expected="a field with the kind of a record", remedy="--split-by"
+            f"no record has the field {label_field}",
+            expected="a field of the record itself, with its kind",
+            remedy="correct --split-by; what lies deeper in a record must be taken out first",
         )
     counts = TokenCounts(
         tokenizer=opened.facts,

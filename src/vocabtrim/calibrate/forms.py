@@ -92,7 +92,8 @@ class Forms:
         """The document in a record. Raises UnusableError with the reason when there is none."""
         document = self._document(record)
         label = record.get(self.label_field) if self.label_field and isinstance(record, Mapping) else None
-        return document if label is None else replace(document, label=str(label))
+        # Lists and objects are no kinds; as if the field were not there.
+        return document if label is None or isinstance(label, list | dict) else replace(document, label=str(label))
 
     def _document(self, record: Any) -> Document:
         if isinstance(record, str) and not self._named and not self.chat_only:

@@ -20,6 +20,10 @@ _LETTERS = 60
 _CHARACTERS = 1000
 _SURE = 0.6
 
+# Of a language with as few documents as this most are likely to be wrong guesses, of formulas for example.
+_FEWEST_DOCUMENTS = 10
+_FEWEST_SHARE = 0.005
+
 Labeller = Callable[[Document], str]
 
 
@@ -53,6 +57,11 @@ def _language() -> Labeller:
         return str(likeliest.language.name).lower() if likeliest.value >= _SURE else OTHER
 
     return label
+
+
+def is_guess(split_by: str | None, documents: int, of_all: int) -> bool:
+    """Whether a label with so many documents tells nothing but that the language was guessed wrong."""
+    return split_by == LANGUAGE and documents < _FEWEST_DOCUMENTS and documents < _FEWEST_SHARE * of_all
 
 
 def refuse_many(labels: int, split_by: str) -> None:

@@ -21,7 +21,7 @@ from .counts import Counts, SourceCounts
 from .encoder import Encoder
 from .forms import Document
 from .sources import Source
-from .split import OTHER, Labeller, refuse_many
+from .split import OTHER, Labeller, is_guess, refuse_many
 
 # Characters tokenised in one call: long enough that a thread rarely comes back for Python's lock (about 60 ms of
 # work), short enough that what waits for its turn stays small.
@@ -105,6 +105,12 @@ class Tallies:
         """In the order of their labels. alone: a label is enough of a name; otherwise the source's stands before it."""
         if not self._by_label:
             self._of(None if self._split_by is None else OTHER)
+        documents = sum(tally.documents for tally in self._by_label.values())
+        for label in [
+            one for one, tally in self._by_label.items() if is_guess(self._split_by, tally.documents, documents)
+        ]:
+            if label != OTHER:
+                self._of(OTHER).merge(self._by_label.pop(label))
         skipped, ledger = dict(counted.ledger.skipped), counted.ledger
         for label, tally in sorted(self._by_label.items(), key=lambda item: str(item[0])):
             name = source.name if label is None else label if alone else f"{source.name}: {label}"

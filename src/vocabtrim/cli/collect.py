@@ -112,7 +112,7 @@ def collect(
         dtype=dtype,
         device=device,
     )
-    with _progress() as seen:
+    with _kept_when_interrupted(out), _progress() as seen:
         collected = collect_answers(
             prompts,
             out=out,
@@ -153,6 +153,16 @@ def _fields(extra: str | None) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise InputError("--extra is no JSON object", found=extra[:80], remedy="""pass one, as '{"min_p": 0.1}'""")
     return found
+
+
+@contextmanager
+def _kept_when_interrupted(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out.exists():
+            print(f"vocabtrim: all answers so far are in {out}; the same command goes on", file=sys.stderr)
+        raise
 
 
 @contextmanager
@@ -202,8 +212,9 @@ def tell(state: Collected, out: Path, proposals: Path | None) -> None:
     for failure in state.failed[:_MOST_FAILURES]:
         print(f"failed: {failure.question}, turn {failure.turn}: {failure.reason}")
     if state.failed:
-        print(f"{len(state.failed)} prompts failed; the same command asks them again.")
-    print(f"Ended because {_ENDED[state.ended or 'prompts']}.")
+        print(f"{len(state.failed)} prompts have no answer; the same command asks them again.")
+    others = "all other prompts are answered" if state.failed and state.ended == "prompts" else None
+    print(f"Ended because {others or _ENDED[state.ended or 'prompts']}.")
     print(f"The answers are in {out}" + ("." if proposals is None else f", the proposals counted in {proposals}."))
 
 

@@ -47,8 +47,9 @@ class Patience:
             self._closed_until = max(self._closed_until, time.monotonic() + wait)
         silent = time.monotonic() - self._alive
         if silent > self._seconds or (asked_wait or 0) > self._seconds:
+            told = f"has given no answer for {silent:.0f} s" if asked_wait is None else "wants nobody to ask for long"
             raise InputError(
-                f"{self._server} has not answered for {silent:.0f} s",
+                f"{self._server} {told}",
                 expected=f"an answer within {self._seconds:.0f} s",
                 found=reason if asked_wait is None else f"{reason}, to be asked again in {asked_wait:.0f} s",
                 remedy="run the same command again when it is back: all answers so far are kept",

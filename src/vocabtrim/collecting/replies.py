@@ -74,9 +74,15 @@ class Reply:
         """
         if self.ended is None or self.ended in _BROKEN_OFF:
             raise CutError("the answer broke off" + (f" ({self.ended})" if self.ended else ""))
+        self.text, self.reasoning = _characters(self.text), _characters(self.reasoning)
         if self._holes or (self.token_ids is not None and self.tokens not in (None, len(self.token_ids))):
             self.token_ids = None
         return self
+
+
+def _characters(text: str) -> str:
+    """Surrogates, which JSON may hold, put together to characters; the replacement character for half a pair."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def whole_reply(body: bytes) -> Reply:

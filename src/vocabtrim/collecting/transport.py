@@ -97,7 +97,7 @@ class Transport:
         self._prove_answered(answer, answer.content)
         try:
             return [str(model["id"]) for model in answer.json()["data"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self.url}/models is no list of models",
                 found=self.harmless(answer.text[:80]),

@@ -20,7 +20,7 @@ from .confidence import Interval, Unseen, heldout_interval, unseen
 from .kept import Ids, KeptVocabulary
 from .kept_size import asked_size, best_size, grid, rows_of, ways_out
 from .measured import Measured
-from .mixture import OTHER_WORK, Mixture, default_mixture, with_weights
+from .mixture import OTHER_WORK, PRIOR_OPTION, Mixture, default_mixture, with_weights
 from .select import Ranking, rank
 from .size_table import DRAFT_LENGTH, SizeRow, SizeTable, size_table
 from .workload import WorkloadFit, fit_to_workload
@@ -135,6 +135,11 @@ def choose(
     Raises InputError for a size or a coverage that cannot be had, MismatchError for another tokenizer's counts.
     """
     files = [counts] if isinstance(counts, TokenCounts) else list(counts)
+    if weights and other_work != OTHER_WORK:
+        raise InputError(
+            "weights are given, and a share for other work that they leave no room for",
+            remedy=f"pass --weight {PRIOR_OPTION}=W in place of --other-work",
+        )
     tokenizer = one_tokenizer([*files, *([] if workload is None else [workload])], target, available, cost)
     forced = _forced(files, target, always_keep, also_keep)
     mixture, fitted = _weighed(
