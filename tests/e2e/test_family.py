@@ -62,9 +62,9 @@ def reached(target: vt.Target, prompts: list[list[int]], plain: list[list[int]])
 
 
 def cut(name: str, origin: str, out: Path) -> Path:
-    """An eighth of the vocabulary, by one origin of calibration text."""
+    """An eighth of the vocabulary, by one origin of calibration text and nothing that would make up for it."""
     counts = vt.count([calibration(origin)], tokenizer=member("target"), origin=origin)
-    kept = vt.choose(counts, keep=EIGHTH, drafter=member(name), target=member("target")).kept
+    kept = vt.choose(counts, keep=EIGHTH, drafter=member(name), target=member("target"), other_work=0).kept
     assert kept is not None and kept.size == EIGHTH
     return vt.trim(member(name), kept, target=member("target"), out=out).out
 
