@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..checkpoint.read import Checkpoint
 from ..errors import CheckpointError, UnsupportedError
-from .kv_cache import KeyValueCache
+from .kv_cache import KeyValueCache, cache_argument
 from .stored_weights import FLOATS
 
 _ATTENTION = {"full_attention", "sliding_attention"}
@@ -156,6 +156,7 @@ class CausalLM:
         for prove in (_prove_rewindable, _prove_one_way, _prove_places, _prove_masks):
             prove(model, self.config)
         self.cache = KeyValueCache(self.layers)
+        self._cache_argument = cache_argument(model.forward) or ""
         # Asked for once: the model looks through its weights for them.
         self.device, self.dtype = torch.device(model.device), model.dtype
 
@@ -210,7 +211,7 @@ class CausalLM:
             input_ids=tokens[None].to(self.device),
             position_ids=positions[None],
             attention_mask=mask,
-            past_key_values=self.cache,
+            **{self._cache_argument: self.cache},
             use_cache=True,
             output_hidden_states=bool(states),
             logits_to_keep=rows,
@@ -258,10 +259,10 @@ def _prove_one_way(model: Any, config: Any) -> None:
             found=f"a {config.model_type} model that is no decoder",
             remedy="use a model that was trained to read forwards",
         )
-    if "past_key_values" not in signature(model.forward).parameters:
+    if cache_argument(model.forward) is None:
         raise UnsupportedError(
             f"{type(model).__name__} keeps no cache of keys and values",
-            expected="a forward that takes past_key_values",
+            expected="a forward that takes a cache (past_key_values in older versions)",
             found="one that does not",
             remedy="use a model with a key-value cache",
         )

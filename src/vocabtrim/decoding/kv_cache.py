@@ -7,11 +7,23 @@ cache holds exactly the tokens that were emitted. Models speak to it through tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+def cache_argument(forward: Callable[..., Any]) -> str | None:
+    """By which name a module's forward takes a cache; None where it takes none.
+
+    transformers 5.24 renamed `past_key_values` to `cache`. XLM's `cache` is an older thing of its own.
+    """
+    taken = signature(forward).parameters
+    if "past_key_values" in taken:
+        return "past_key_values"
+    return "cache" if "cache" in taken and "dict" not in str(taken["cache"].annotation).lower() else None
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]

@@ -11,8 +11,10 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from ..kv_cache import KeyValueCache
+from ..kv_cache import KeyValueCache, cache_argument
 from .feature_body import FeatureLayers, Out
+
+CACHE = cache_argument(LlamaDecoderLayer.forward) or ""
 
 # What EAGLE-1/2 calls a feature: the hidden state that the target's head reads.
 STATES = (-1,)
@@ -45,5 +47,5 @@ class EagleLayers(FeatureLayers):
     ) -> Out:
         states = self.fc(torch.cat([embedded, features], dim=-1))[None]
         for layer in self.layers:
-            states = layer(states, attention_mask=mask, past_key_values=cache, position_embeddings=positions)
+            states = layer(states, attention_mask=mask, position_embeddings=positions, **{CACHE: cache})
         return Out(states[0], states[0])

@@ -11,9 +11,11 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
-from ..kv_cache import KeyValueCache
+from ..kv_cache import KeyValueCache, cache_argument
 from .feature_body import FeatureLayers, Out
 from .variants import Eagle3Norms
+
+CACHE = cache_argument(LlamaAttention.forward) or ""
 
 
 class _Midlayer(nn.Module):
@@ -85,7 +87,7 @@ class Eagle3Layers(FeatureLayers):
         block = self.midlayer
         normed = block.hidden_norm(features)
         wide = torch.cat([block.input_layernorm(embedded), normed], dim=-1)[None]
-        attended, _ = block.self_attn(wide, positions, mask, past_key_values=cache)
+        attended, _ = block.self_attn(wide, positions, mask, **{CACHE: cache})
         states = (normed if self.norms.before_residual else features) + attended[0]
         states = states + block.mlp(block.post_attention_layernorm(states))
         head_input = self.norm(states)
