@@ -1,5 +1,4 @@
-"""The tree of `DynamicTree`, grown in numpy where logits are on a processor: torch takes longer over its steps, of a few
-dozen numbers each.
+"""The tree of `DynamicTree`, grown in numpy where logits are on a processor: torch is slow on its few dozen numbers.
 
 Knows what a tree is grown from; how it is grown, and why, stands in plans.py.
 """

@@ -88,7 +88,7 @@ class LeanStack:
         features: torch.Tensor | None = None,
         states: Sequence[int] = (),
     ) -> Passed:
-        """Append tokens (n,) to the cache, without gradients. features: (n, hidden) float32 of the tokens before, for EAGLE's layers.
+        """Append tokens (n,) to the cache. features: (n, hidden) float32 of the tokens before, for EAGLE's layers.
 
         Raises InputError for a token without an embedding, and where the cache has no room.
         """
