@@ -91,7 +91,7 @@ class TakingTurns:
         self.by, plan = self._turns[self._turn]
         if plan is not None:
             self._drafter.plan = plan
-        return self._drafter.propose(0 if plan is None else depth, chance)  # type: ignore[no-any-return]
+        return self._drafter.propose(0 if plan is None else depth, chance)
 
     def commit(self, draft: Draft, path: Sequence[int], emitted: Sequence[int], hidden: torch.Tensor | None) -> None:
         self._drafter.commit(draft, path, emitted, hidden)
