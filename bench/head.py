@@ -37,6 +37,8 @@ import vocabtrim as vt
 from machine import cache_bytes, certificate, duration, floor_line, read_bandwidth, take_turns
 from vocabtrim.checkpoint.costs import drafter_cost
 from vocabtrim.decoding.head import Head
+from vocabtrim.decoding.lean.compiled import ready_kernels
+from vocabtrim.decoding.lean.library import Kernels
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import LLAMA_3_1_8B, LLAMA_3_2_3B, ModelShape
 from vocabtrim.vocabulary.kept import KeptVocabulary
@@ -79,6 +81,7 @@ def main() -> None:
     result = {
         "bench": "head",
         "where": arguments.device,
+        "kernels": compiled_kernels() is not None,
         "threads": torch.get_num_threads(),
         "read_bandwidth": read_bandwidth(arguments.device),
         "cache_bytes": cache_bytes(),
@@ -141,6 +144,8 @@ def sides(
     """side -> what returns the best columns, (row, WIDTH). Whatever is prepared once for a weight is prepared here."""
     torch._dynamo.maybe_mark_dynamic(weight, 0)
     head = Head(weight)
+    if weight.device.type == "cpu":
+        head.kernels = compiled_kernels()
     found = {
         PLAIN: lambda: torch.nn.functional.linear(inputs, weight).topk(WIDTH).indices,
         COMPILED: lambda: multiply_and_sum(inputs, weight),
@@ -151,6 +156,11 @@ def sides(
         linear = torch.ops.mkldnn._linear_pointwise
         found[LAID_OUT] = lambda: linear(inputs, laid_out, None, "none", [], "").topk(WIDTH).indices
     return found
+
+
+def compiled_kernels() -> Kernels | None:
+    """Those that decoding has, waited for; None where they cannot be had, and ours is then the plain way."""
+    return ready_kernels(10**12)
 
 
 def _multiply_and_sum(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -231,7 +241,13 @@ def measured_steps(
         _, floor = floor_line(f"step with {size} rows", steps[size], medians[size], "body, head", arguments.device)
         by_time, by_bytes = medians[size] / medians[full], steps[size] / steps[full]
         told[size] = {"time_over_full": by_time, "bytes_over_full": by_bytes, "apart": by_time / by_bytes - 1} | floor
-    return {"hidden": target.lm.hidden_size, "dtype": dtype, "plan": plan, "kept": told}
+    return {
+        "hidden": target.lm.hidden_size,
+        "lean": target.lm.lean is not None,
+        "dtype": dtype,
+        "plan": plan,
+        "kept": told,
+    }
 
 
 def print_steps(told: dict[str, Any]) -> None:

@@ -14,6 +14,9 @@ run on a GPU.
 
     python bench/scale.py [--model 48M|443M] [--dtype bfloat16] [--device cpu] [--contexts 128 512 2048 8192]
                           [--nodes 1 2 4 8 16 32 64] [--kept 32000 16000 8000 4000 2000] [--rounds 7]
+                          [--plain]
+
+--plain: transformers' own modules instead of our kernels.
 
 Draws bench/out/scale.svg and .png.
 """
@@ -106,11 +109,12 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--kept", type=int, nargs="+", help="default: all ids, a half, a quarter, ... a sixteenth")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--plain", action="store_true")
     arguments = parser.parse_args()
     shape = MODELS[arguments.model]
     sizes = sorted(arguments.kept or [shape.vocab >> halvings for halvings in range(5)], reverse=True)
     folders = write_models(shape, sizes)
-    target = vt.load_target(folders["target"], dtype=arguments.dtype, device=arguments.device)
+    target = vt.load_target(folders["target"], dtype=arguments.dtype, device=arguments.device, lean=not arguments.plain)
     scale = Scale(shape, target, folders, arguments)
     middle = sizes[len(sizes) // 2]
     contexts = sorted(arguments.contexts)  # caches and peaks only grow
@@ -124,6 +128,7 @@ def main() -> None:
         "model": arguments.model,
         "dtype": arguments.dtype,
         "where": arguments.device,
+        "lean": target.lm.lean is not None,
         "threads": torch.get_num_threads(),
         "read_bandwidth": read_bandwidth(arguments.device),
         "bytes_per_token": scale.token_bytes,

@@ -48,20 +48,23 @@ _STAGES = """
 import sys, time
 marks = [float(sys.argv[1]), time.perf_counter()]
 import json
+import vocabtrim as vt
 from vocabtrim.cli.generate import quiet
-from vocabtrim.decoding.generate import generate
 from vocabtrim.decoding.lean.compiled import compilation
+from vocabtrim.decoding.text import TargetText
+load_target, load_drafter, decode = vt.load_target, vt.load_drafter, vt.decode
 quiet()
 marks.append(time.perf_counter())
-prompt, target, drafter, tokens, plain = sys.argv[2:]
-generation = generate(prompt, target=target, drafter=drafter or None, max_new_tokens=int(tokens),
-    ignore_stop_ids=True, lean=not plain)
+prompt, target_folder, drafter_folder, tokens, plain = sys.argv[2:]
+words = TargetText(target_folder)
+target = load_target(target_folder, lean=not plain)
+drafter = load_drafter(drafter_folder, target) if drafter_folder else None
+rounds = decode(target, drafter, words.prompt(prompt), max_new_tokens=int(tokens), stop_ids=())
 marks.append(time.perf_counter())
-pieces = iter(generation)
-next(pieces)
+emitted = list(next(rounds).tokens)
 marks.append(time.perf_counter())
-for piece in pieces:
-    pass
+for done in rounds:
+    emitted += done.tokens
 python, imports, loading, first = (end - begin for begin, end in zip(marks, marks[1:]))
 waited = 0.0 if plain else compilation().seconds
 print(json.dumps({"python": python, "imports": imports, "loading": loading, "compiler": waited,
