@@ -16,8 +16,8 @@ its share, and so does what a bare read of the very same weights (a sum) reached
 topk; a compiled multiply-and-sum and topk; oneDNN's linear with the weight laid out its own way and topk; and ours,
 `Head.best`. Sides take turns; medians. On CUDA (--device cuda) without oneDNN; this has not been run on a GPU.
 
-    python bench/head.py [--hidden 1024 3072 4096] [--kept 128256 32000 8000] [--dtypes bfloat16 float32] [--turns 7]
-                         [--rounds 6] [--parts head step] [--device cpu]
+    python bench/head.py [--hidden 1024 3072 4096] [--kept 128256 32000 8000] [--dtypes bfloat16 float32] [--turns 5]
+                         [--rounds 3] [--parts head step] [--device cpu]
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=list(SHAPES), choices=SHAPES)
     parser.add_argument("--kept", type=int, nargs="+", default=[VOCAB, 32_000, 8_000])
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parts", nargs="+", default=["head", "step"], choices=["head", "step"])
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -226,7 +226,7 @@ def measured_steps(
     for turn in range(-1, 2):  # the first turn warms up and does not count
         for size, drafter in drafters.items():
             # A token for each round, one for the round behind the prompt, and what lets the last draft as deep.
-            wanted = arguments.rounds + 1
+            wanted = 1 + (arguments.rounds if turn >= 0 else 1)
             rounds = vt.decode(target, drafter, list(range(10, 42)), max_new_tokens=16 * wanted, stop_ids=())
             for number, done in zip(range(wanted), rounds, strict=False):
                 if turn >= 0 and number > 0:
