@@ -31,7 +31,7 @@ def data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_kernels() -> None:
-    """Compiled before anything is decoded, so that no test goes the plain way because it was quicker than the compiler."""
+    """Compiled before anything is decoded, so that no test goes the plain way because it was done sooner."""
     from vocabtrim.decoding.lean.compiled import ready_kernels
 
     ready_kernels(float("inf"))

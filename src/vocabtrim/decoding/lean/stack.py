@@ -79,7 +79,6 @@ class LeanStack:
         self._bound: torch.Tensor | None = None  # the cache's memory that the layers point to
         self._turns: tuple[torch.Tensor, ...] = ()
 
-    @torch.inference_mode()
     def run(
         self,
         kernels: Kernels,
@@ -89,7 +88,7 @@ class LeanStack:
         features: torch.Tensor | None = None,
         states: Sequence[int] = (),
     ) -> Passed:
-        """Append tokens (n,) to the cache. features: (n, hidden) float32 of the tokens before, for EAGLE's layers.
+        """Append tokens (n,) to the cache, without gradients. features: (n, hidden) float32 of the tokens before, for EAGLE's layers.
 
         Raises InputError for a token without an embedding, and where the cache has no room.
         """
