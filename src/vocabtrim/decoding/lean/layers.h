@@ -54,7 +54,6 @@ template <class T> struct Room {
     T* inner;         // (rows, inner)
     Sight* sights;    // (rows,)
     int64_t* beyond;  // (rows, columns)
-    float* gates;     // (threads, rows, PANEL)
     float* scores;    // (threads, QUERIES or a row's heads, longest)
     float* mixed;     // (threads, as many, head size)
     int64_t longest;  // entries that a row sees at most
@@ -218,13 +217,18 @@ template <class T> void feed(const Stack& stack, const Layer& layer, const Pass&
     for (long row = 0; row < pass.rows; row++)
         norm(room.read + row * hidden, room.residual + row * hidden, (const T*)layer.middle_norm, hidden, stack.eps);
     each_panel<T>(layer.gate, 2 * hidden, [&](long first, long count) {
-        float* gates = room.gates + omp_get_thread_num() * pass.rows * PANEL;
-        multiply(layer.gate, first, count, room.read, pass.rows, hidden,
-                 [&](long row, long column, float value) { gates[row * PANEL + column - first] = value; });
-        multiply(layer.up, first, count, room.read, pass.rows, hidden, [&](long row, long column, float value) {
-            float gate = gates[row * PANEL + column - first];
-            narrow(room.inner + row * inner + column, gate / (1 + expf(-gate)) * value);
-        });
+        float gates[AT_ONCE][PANEL], ups[AT_ONCE][PANEL];
+        for (long start = 0; start < pass.rows; start += AT_ONCE) {
+            const long some = pass.rows - start < AT_ONCE ? pass.rows - start : AT_ONCE;
+            panel(layer.gate, first, count, room.read + start * hidden, some, hidden, gates);
+            panel(layer.up, first, count, room.read + start * hidden, some, hidden, ups);
+            for (long row = 0; row < some; row++)
+                for (long at = 0; at < count; at += LANES) {
+                    Floats gate = load(gates[row] + at), up = load(ups[row] + at);
+                    Floats product = gate * sigmoid(gate) * up;
+                    store_up_to(room.inner + (start + row) * inner + first + at, product, count - at);
+                }
+        }
     });
     add(stack, layer.down, room.inner, inner, pass, room);
 }
@@ -270,7 +274,6 @@ template <class T> void run(const Stack& stack, const Pass& pass) {
     room.keys = arena.take<float>(rows * heads.keys * heads.size);
     room.values = arena.take<float>(rows * heads.keys * heads.size);
     room.inner = arena.take<T>(rows * stack.inner);
-    room.gates = arena.take<float>(threads * rows * PANEL);
     room.sights = arena.take<Sight>(rows);
     room.beyond = arena.take<int64_t>(rows * pass.columns);
     room.scores = arena.take<float>(threads * most * room.longest);

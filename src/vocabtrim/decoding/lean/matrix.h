@@ -16,15 +16,16 @@ struct Matrix {
 
 const int AHEAD = 1024;  // bytes by which a weight's row is asked for before it is used
 const int PANEL = 16;  // rows of a weight that are multiplied with all rows, while they are near
+const int AT_ONCE = 64;  // rows whose products are kept near until somebody takes them
 #if LANES == 16
 const int MOST_ROWS = 6;  // accumulators for four rows of a weight, and what they are made of, in 32 registers
 #else
 const int MOST_ROWS = 2;
 #endif
 
-// Sums of W rows of a weight with R rows.
-template <int W, int R, class T>
-inline __attribute__((always_inline)) void products(
+// Sums of W rows of a weight with R rows; made once for all that is done with them. FRESH: the weight comes from memory, and is asked for ahead.
+template <int W, int R, bool FRESH, class T>
+__attribute__((noinline)) void products(
     const T* weight, const T* rows, long in, float (&sums)[R][W]) {
     typedef Step<T> step;
     Floats totals[R][W] = {};
@@ -34,7 +35,7 @@ inline __attribute__((always_inline)) void products(
 #pragma GCC unroll 8
         for (int w = 0; w < W; w++) {
             weights[w] = step::read(weight + w * in + at);
-            __builtin_prefetch((const char*)(weight + w * in + at) + AHEAD);
+            if (FRESH) __builtin_prefetch((const char*)(weight + w * in + at) + AHEAD);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
@@ -48,47 +49,70 @@ inline __attribute__((always_inline)) void products(
             for (int w = 0; w < W; w++)
                 totals[r][w] = step::add(totals[r][w], read_some(weight + w * in + at, in - at),
                                          read_some(rows + r * in + at, in - at));
-    for (int r = 0; r < R; r++)
-        for (int w = 0; w < W; w++) sums[r][w] = sum(totals[r][w]);
+    for (int r = 0; r < R; r++) sum_each<W>(totals[r], sums[r]);
 }
 
-// emit(row, number of the weight's row, sum) for R rows and `count` rows of a weight.
-template <int W, int R, class T, class Emit>
-inline void tiles(const T* weight, long first, long count, const T* rows, long row, long in, Emit emit) {
+// Sums of R rows with `count` rows of a weight: (R, PANEL), of which `count` columns are filled.
+template <int W, int R, bool FRESH, class T>
+inline void tiles(const T* weight, long count, const T* rows, long in, float (*sums)[PANEL]) {
     long done = 0;
     for (; done + W <= count; done += W) {
-        float sums[R][W];
-        products<W, R>(weight + (first + done) * in, rows + row * in, in, sums);
-        for (int r = 0; r < R; r++)
-            for (int w = 0; w < W; w++) emit(row + r, first + done + w, sums[r][w]);
+        float tile[R][W];
+        products<W, R, FRESH>(weight + done * in, rows, in, tile);
+        for (int r = 0; r < R; r++) memcpy(sums[r] + done, tile[r], sizeof tile[r]);
     }
     for (; done < count; done++) {
-        float sums[R][1];
-        products<1, R>(weight + (first + done) * in, rows + row * in, in, sums);
-        for (int r = 0; r < R; r++) emit(row + r, first + done, sums[r][0]);
+        float tile[R][1];
+        products<1, R, FRESH>(weight + done * in, rows, in, tile);
+        for (int r = 0; r < R; r++) sums[r][done] = tile[r][0];
     }
 }
 
-// emit(row, number of the weight's row, sum) for all rows and `count` rows of a weight from `first` on.
+// The same for fewer rows than fill the registers, 0 among them.
+template <bool FRESH, class T>
+inline void few(const T* weight, long count, const T* rows, long many, long in, float (*sums)[PANEL]) {
+    switch (many) {
+#if LANES == 16
+        case 5: return tiles<4, 5, FRESH>(weight, count, rows, in, sums);
+        case 4: return tiles<4, 4, FRESH>(weight, count, rows, in, sums);
+        case 3: return tiles<4, 3, FRESH>(weight, count, rows, in, sums);
+        case 2: return tiles<4, 2, FRESH>(weight, count, rows, in, sums);
+#endif
+        case 1: return tiles<4, 1, FRESH>(weight, count, rows, in, sums);
+    }
+}
+
+// Products of up to AT_ONCE rows with up to PANEL rows of a weight from `first` on, biases added.
+template <class T>
+__attribute__((noinline)) void panel(
+    const Matrix& matrix, long first, long count, const T* rows, long many, long in, float (*sums)[PANEL]) {
+    const T* weight = (const T*)matrix.weight + first * in;
+    long row = 0;
+    if (many == 1) {
+        tiles<8, 1, true>(weight, count, rows, in, sums);
+    } else if (many < MOST_ROWS) {
+        few<true>(weight, count, rows, many, in, sums);
+    } else {
+        tiles<4, MOST_ROWS, true>(weight, count, rows, in, sums);
+        for (row = MOST_ROWS; row + MOST_ROWS <= many; row += MOST_ROWS)
+            tiles<4, MOST_ROWS, false>(weight, count, rows + row * in, in, sums + row);
+        few<false>(weight, count, rows + row * in, many - row, in, sums + row);
+    }
+    if (!matrix.bias) return;
+    const T* bias = (const T*)matrix.bias + first;
+    for (row = 0; row < many; row++)
+        for (long column = 0; column < count; column++) sums[row][column] += widen(bias[column]);
+}
+
+// emit(row, row of the weight, product) for all rows and `count` <= PANEL rows of a weight from `first` on.
 template <class T, class Emit>
 inline void multiply(const Matrix& matrix, long first, long count, const T* rows, long many, long in, Emit emit) {
-    const T* weight = (const T*)matrix.weight;
-    const T* bias = (const T*)matrix.bias;
-    auto biased = [&](long row, long column, float value) {
-        emit(row, column, bias ? value + widen(bias[column]) : value);
-    };
-    if (many == 1) return tiles<8, 1>(weight, first, count, rows, 0, in, biased);
-    long row = 0;
-    for (; row + MOST_ROWS <= many; row += MOST_ROWS)
-        tiles<4, MOST_ROWS>(weight, first, count, rows, row, in, biased);
-    switch (many - row) {
-#if LANES == 16
-        case 5: return tiles<4, 5>(weight, first, count, rows, row, in, biased);
-        case 4: return tiles<4, 4>(weight, first, count, rows, row, in, biased);
-        case 3: return tiles<4, 3>(weight, first, count, rows, row, in, biased);
-        case 2: return tiles<4, 2>(weight, first, count, rows, row, in, biased);
-#endif
-        case 1: return tiles<4, 1>(weight, first, count, rows, row, in, biased);
+    float sums[AT_ONCE][PANEL];
+    for (long start = 0; start < many; start += AT_ONCE) {
+        const long some = many - start < AT_ONCE ? many - start : AT_ONCE;
+        panel(matrix, first, count, rows + start * in, some, in, sums);
+        for (long row = 0; row < some; row++)
+            for (long column = 0; column < count; column++) emit(start + row, first + column, sums[row][column]);
     }
 }
 
