@@ -156,6 +156,8 @@ class CausalLM:
         for prove in (_prove_rewindable, _prove_one_way, _prove_places, _prove_masks):
             prove(model, self.config)
         self.cache = KeyValueCache(self.layers)
+        self.cache_name = cache_name(model) or "past_key_values"
+        self.lean: Any = None  # what runs passes in place of `run_plain`, with the same `run`
         # Asked for once: the model looks through its weights for them.
         self.device, self.dtype = torch.device(model.device), model.dtype
 
@@ -204,16 +206,29 @@ class CausalLM:
         rows: how many of the last tokens' logits are wanted. states: whose hidden states are wanted, counted as in
         transformers: state i is the input of decoder layer i, and -1 is what the head reads.
         """
+        run = self.run_plain if self.lean is None else self.lean.run
+        return run(tokens, branches=branches, rows=rows, states=states)
+
+    @torch.inference_mode()
+    def run_plain(
+        self,
+        tokens: torch.Tensor,
+        *,
+        branches: Branches | None = None,
+        rows: int = 1,
+        states: Sequence[int] = (),
+    ) -> Pass:
+        """`run` by the model as transformers made it: the reference for every other way."""
         positions, full = place(branches, self.cache.length, len(tokens), self.dtype, self.device)
         mask = None if branches is None or full is None else self._by_layer(full, positions, branches.depths)
         out = self.model(
             input_ids=tokens[None].to(self.device),
             position_ids=positions[None],
             attention_mask=mask,
-            past_key_values=self.cache,
             use_cache=True,
             output_hidden_states=bool(states),
             logits_to_keep=rows,
+            **{self.cache_name: self.cache},
         )
         hidden = torch.cat([out.hidden_states[state][0] for state in states], dim=-1) if states else None
         return Pass(out.logits[0, -rows:], hidden)
@@ -258,13 +273,19 @@ def _prove_one_way(model: Any, config: Any) -> None:
             found=f"a {config.model_type} model that is no decoder",
             remedy="use a model that was trained to read forwards",
         )
-    if "past_key_values" not in signature(model.forward).parameters:
+    if cache_name(model) is None:
         raise UnsupportedError(
             f"{type(model).__name__} keeps no cache of keys and values",
             expected="a forward that takes past_key_values",
             found="one that does not",
             remedy="use a model with a key-value cache",
         )
+
+
+def cache_name(model: Any) -> str | None:
+    """What a model's forward calls its cache, which newer versions of transformers call otherwise; None for none."""
+    taken = signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in taken), None)
 
 
 def _prove_places(model: Any, config: Any) -> None:
