@@ -21,6 +21,8 @@ from .drafters.build import BUILDERS
 from .drafters.plans import Plan
 from .drafters.protocol import Drafter
 from .ends import Ends, FolderEnds, ModelEnds
+from .graphs.drafter import static_drafter
+from .graphs.lm_pass import StaticPass, static_pass
 from .target import Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -31,15 +33,19 @@ _RULES = ("map.", "head.", "tokenizer.", "config.vocab_size")
 _HARMLESS = ("map.unsorted",)
 
 
-def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") -> Target:
+def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", lean: bool = True) -> Target:
     """Any causal LM folder or hub id.
 
+    lean: on CUDA its passes, and those of drafters that are loaded for it, are recorded as graphs where they can be.
     Raises InputError and CheckpointError for folders that cannot be read, InputError for an unknown dtype or device.
     """
     _prove_place(dtype, device)
     folder = local_folder(path)
     checkpoint = open_checkpoint(folder)  # says in one line what the library would say in forty
-    return Target(open_model(checkpoint, DTYPES[dtype], device), folder)
+    target = Target(open_model(checkpoint, DTYPES[dtype], device), folder)
+    if lean and target.lm.device.type == "cuda":
+        target.lm.lean = static_pass(target.lm)
+    return target
 
 
 def drafter_kind(path: str | Path, target: str | Path | None) -> str:
@@ -70,7 +76,7 @@ def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | None =
     found = _identify(folder, ends.folder)
     _prove_belongs(folder, ends.folder)
     try:
-        return BUILDERS[found.kind](found, head_ids(found).ids, ends, plan)
+        drafter = BUILDERS[found.kind](found, head_ids(found).ids, ends, plan)
     except (VocabTrimError, MemoryError, RuntimeError):
         raise
     except Exception as error:  # whatever the library's classes raise of what the config says
@@ -79,6 +85,8 @@ def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | None =
             found=f"{type(error).__name__}: {error}"[:300],
             remedy="its config.json is damaged or of another drafter: fetch config and weights again, from one place",
         ) from error
+    graphs = isinstance(target, Target) and isinstance(target.lm.lean, StaticPass)
+    return static_drafter(drafter) if graphs else drafter
 
 
 def _identify(folder: Path, target_folder: Path | None) -> layouts.Drafter:
