@@ -5,7 +5,7 @@ masks, acceptance, the cache's bookkeeping) reads next to nothing and should tak
 round's time less the forward passes of the models. To stay under: 5 % of a round for chains, 10 % for 60-node trees.
 
 Random models never agree, so hardly a draft survives: the shortest round there is, and the largest share of our own.
-Sides take turns (A B A B ...) and medians over rounds are shown.
+Sides take turns (A B A B ...) and medians over rounds are shown, each round beside the least time for its bytes.
 
     python bench/decode.py [--dtype bfloat16] [--device cpu] [--turns 3] [--tokens 40]
 """
@@ -24,8 +24,11 @@ from typing import Any
 import numpy as np
 
 import vocabtrim as vt
-from machine import certificate
+from machine import certificate, floor_line
+from vocabtrim.checkpoint.costs import drafter_cost
+from vocabtrim.decoding.drafters.choose_plan import plan_depth
 from vocabtrim.decoding.drafters.protocol import Drafter
+from vocabtrim.decoding.load import DTYPES
 from vocabtrim.decoding.target import Target
 from vocabtrim.measure.timing import StageClock
 from vocabtrim.testbed import shapes
@@ -72,6 +75,7 @@ def main() -> None:
             recorded[name] += rounds if turn >= 0 else []
     medians = {name: summary(rounds) for name, rounds in recorded.items()}
     print_table(medians)
+    floors = {name: floor(name, medians[name]["round"] / 1e3, folders, arguments) for name in sides}
     shutil.rmtree(OUT)
     print(
         json.dumps(
@@ -83,6 +87,7 @@ def main() -> None:
                 "kept_size": KEPT,
                 "median_milliseconds": medians,
                 "limits": LIMIT,
+                "floors": floors,
                 **certificate(0, ("torch", "transformers")),
             }
         )
@@ -133,6 +138,18 @@ def draft_modules(drafter: Any) -> dict[str, list[Any]]:
 def summary(rounds: list[dict[str, float]]) -> dict[str, float]:
     medians = {stage: 1e3 * statistics.median(round[stage] for round in rounds) for stage in (*STAGES, "round")}
     return medians | {"own_share": statistics.median(round["own"] / round["round"] for round in rounds)}
+
+
+def floor(name: str, seconds: float, folders: dict[str, Path], arguments: argparse.Namespace) -> dict[str, Any]:
+    """A round's weights: of one target pass and of as many draft steps as the plan has levels; stored in bfloat16."""
+    _, folder, plan = SIDES[name]
+    cost = drafter_cost(folders[folder], folders["target"])
+    steps = cost.steps(plan_depth(plan) or 1)
+    stored = cost.target_pass_bytes + steps * cost.draft_step_bytes(cost.full_head_rows)
+    of = f"weights of a target pass and of {steps} draft steps"
+    line, told = floor_line(name, stored * DTYPES[arguments.dtype].itemsize / 2, seconds, of, arguments.device)
+    print(line)
+    return told
 
 
 def print_table(medians: dict[str, dict[str, float]]) -> None:
