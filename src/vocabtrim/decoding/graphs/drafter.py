@@ -29,7 +29,8 @@ from .program import Program, Programs, Recorder, recorder
 def static_drafter(drafter: Drafter, record: Recorder | None = None, *, compiled: bool = False) -> Drafter:
     """The same drafter by programs, or itself where it cannot be: nothing may have been read with it.
 
-    record: how programs are recorded; by the device's own way where None. compiled: its heads by torch.compile.
+    record: how programs are recorded; by the device's own way where None. compiled: heads, and
+    the layers of feature drafters, by torch.compile.
     """
     if isinstance(drafter, MedusaDrafter):
         return StaticMedusa(drafter, record or recorder(drafter.heads[0].weight.device), compiled=compiled)
@@ -37,7 +38,9 @@ def static_drafter(drafter: Drafter, record: Recorder | None = None, *, compiled
         return drafter
     record = record or recorder(drafter.body.head.weight.device)
     if isinstance(drafter.body, FeatureBody) and moving_rope(drafter.body.layers.config) is None:
-        return StaticDrafter(StaticFeatures(drafter.body, record), drafter.plan, record, compiled=compiled)
+        return StaticDrafter(
+            StaticFeatures(drafter.body, record, compiled=compiled), drafter.plan, record, compiled=compiled
+        )
     if isinstance(drafter.body, IndependentBody) and why_not(drafter.body.lm) is None:
         return StaticDrafter(StaticIndependent(drafter.body, record), drafter.plan, record, compiled=compiled)
     return drafter

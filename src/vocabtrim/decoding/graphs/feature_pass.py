@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..drafters.feature_body import FeatureBody, Out
@@ -15,9 +17,9 @@ from .static_cache import SlotCache, StaticCache
 class StaticFeatures(FeatureBody):
     """The body of a feature drafter: what it is read is the plain body's, how it is read is not."""
 
-    def __init__(self, body: FeatureBody, record: Recorder | None) -> None:
+    def __init__(self, body: FeatureBody, record: Recorder | None, *, compiled: bool = False) -> None:
         super().__init__(body.layers, body.embed, body.head, body.states)
-        self.static = _Features(self, record)
+        self.static = _Features(self, record, torch.compile(body.layers.forward) if compiled else body.layers.forward)
         self.cache = self.static.cache
 
     def read_unread(self) -> bool:
@@ -38,7 +40,7 @@ class StaticFeatures(FeatureBody):
 class _Features(StaticBody):
     """hidden: (token, states * hidden), of the target, for the tokens that are read next."""
 
-    def __init__(self, body: FeatureBody, record: Recorder | None) -> None:
+    def __init__(self, body: FeatureBody, record: Recorder | None, forward: Callable[..., Out]) -> None:
         config, head = body.layers.config, body.head
         cache = StaticCache(
             config.num_hidden_layers,
@@ -49,6 +51,7 @@ class _Features(StaticBody):
         )
         super().__init__(cache, head, config.num_attention_heads // config.num_key_value_heads, record)
         self._layers, self._embed, self._rotary = body.layers, body.embed, body.rotary
+        self._step = forward
         self.hidden = torch.empty(0)
         self._told_hidden: dict[int, torch.Tensor] = {}
         self.root_feature = torch.zeros(1, config.hidden_size, dtype=self.dtype, device=self.device)
@@ -88,6 +91,4 @@ class _Features(StaticBody):
         embedded = self._embed(tokens).to(features.dtype)
         turned = self._rotary(embedded, positions[None])
         with grouped(self._layers.config):
-            return self._layers(  # type: ignore[no-any-return]
-                embedded, features, turned, mask, SlotCache(self.cache, slots, mask.shape[-1])
-            )
+            return self._step(embedded, features, turned, mask, SlotCache(self.cache, slots, mask.shape[-1]))

@@ -49,18 +49,19 @@ def moving_rope(config: Any) -> str | None:
     return f"its {kind} rotation hangs on how long the text is" if kind in _MOVING_ROPE else None
 
 
-def static_pass(lm: CausalLM, record: Recorder | None = None) -> StaticPass | None:
+def static_pass(lm: CausalLM, record: Recorder | None = None, *, compiled: bool = False) -> StaticPass | None:
     """The object that takes over `lm.run`, or None where `why_not` has a reason. It gives the model a cache of its own.
 
-    record: how programs are recorded; by the device's own way where None.
+    record: how programs are recorded; by the device's own way where None. compiled: what is recorded went through
+    torch.compile, which joins the small operators between the products; that takes a minute at first use.
     """
-    return None if why_not(lm) else StaticPass(lm, record or recorder(lm.device))
+    return None if why_not(lm) else StaticPass(lm, record or recorder(lm.device), compiled=compiled)
 
 
 class StaticPass:
     """lm: with nothing read yet. Logits of a replayed pass stay until the next pass of the same size."""
 
-    def __init__(self, lm: CausalLM, record: Recorder | None) -> None:
+    def __init__(self, lm: CausalLM, record: Recorder | None, *, compiled: bool = False) -> None:
         config = lm.config
         heads = config.num_attention_heads
         key_heads = getattr(config, "num_key_value_heads", None) or heads
@@ -73,6 +74,7 @@ class StaticPass:
         # Up to its window's length sliding attention sees everything.
         self._reach = config.sliding_window if windowed else None
         self._kinds = sorted(kinds) if len(kinds) > 1 else []
+        self._model = torch.compile(lm.model.forward) if compiled else lm.model.forward
         self._programs = Programs(self._make)
 
     @torch.inference_mode()
@@ -136,18 +138,20 @@ class StaticPass:
 
     def _make(self, key: _Key) -> tuple[Told, Program[Pass]]:
         told = Told(key.rows, key.block, self.lm.device)
-        lm = self.lm
+        lm, forward = self.lm, self.lm.model.forward
 
         @torch.inference_mode()
         def step() -> Pass:
+            nonlocal forward
             mask = block_mask(told.base, told.visible, key.context, self.group, lm.dtype)
             inputs = self._inputs(told.tokens, told.base + told.depths, told.slots, mask)
             with grouped(lm.config):
-                out = lm.model(
+                out = forward(
                     **inputs,
                     output_hidden_states=bool(key.states),
                     logits_to_keep=told.last if key.last else 0,
                 )
+            forward = self._model  # from the second run on: the first is nobody's wait
             hidden = torch.cat([out.hidden_states[state][0] for state in key.states], dim=-1) if key.states else None
             return Pass(out.logits[0], hidden)
 
