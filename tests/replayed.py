@@ -67,9 +67,10 @@ class Recorder:
         with recording:
             out = step()
         self.recorded += 1
-        for leaf in tree_leaves(vars(out) if hasattr(out, "__dict__") else out):
-            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
-                leaf.fill_(torch.nan)  # a recording gives nothing: only its replays do
+        with torch.inference_mode():
+            for leaf in tree_leaves(vars(out) if hasattr(out, "__dict__") else out):
+                if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+                    leaf.fill_(torch.nan)  # a recording gives nothing: only its replays do
 
         def replay() -> None:
             self.replays += 1
