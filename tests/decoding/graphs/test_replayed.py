@@ -41,6 +41,19 @@ def test_what_cuda_refuses(step: Callable[[torch.Tensor], object]) -> None:
         Recorder()(lambda: step(torch.ones(2)))
 
 
+def test_what_cannot_be_recorded_runs_plainly_and_says_so() -> None:
+    def refuse(step: Callable[[], object]) -> tuple[Callable[[], object], object]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    told = torch.ones(1)
+    program: Program[torch.Tensor] = Program(lambda: told + 1, refuse)
+    assert program().item() == 2
+    with pytest.warns(UserWarning, match="could not be recorded and runs operator by operator: operation not perm"):
+        assert program().item() == 2
+    told.fill_(5)
+    assert program().item() == 6
+
+
 def test_programs_are_made_once_for_a_key_and_anew_when_what_they_rest_on_changed() -> None:
     made: list[int] = []
 

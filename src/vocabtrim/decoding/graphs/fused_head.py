@@ -30,8 +30,7 @@ class FusedHead(HeadRows):
         self._best: Callable[..., tuple[torch.Tensor, ...]] = best_rows
         self._likeliest: Callable[..., tuple[torch.Tensor, ...]] = likeliest_row
         if compiled:
-            # Sizes are few and fixed, and a kernel for one size is quicker than one for any.
-            self._best, self._likeliest = (torch.compile(part, dynamic=False) for part in (best_rows, likeliest_row))
+            self._best, self._likeliest = _compiled(best_rows), _compiled(likeliest_row)
 
     def best(self, draft_logits: torch.Tensor, width: int) -> Best:
         """draft_logits: (row, hidden), what the head reads."""
@@ -51,6 +50,12 @@ class FusedHead(HeadRows):
         """() a number where the largest logits of all rows since the last call were numbers; NaN or infinity if not."""
         largest, self._largest = torch.cat(self._largest), []
         return largest.abs().amax()
+
+
+def _compiled(part: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """Sizes are few and fixed, and a kernel for one size is quicker than one for any. The search for the best launch is
+    what makes the compiler write the product of one row itself, joined with what follows."""
+    return torch.compile(part, dynamic=False, options={"coordinate_descent_tuning": True})
 
 
 def likeliest_row(

@@ -6,7 +6,11 @@ record. Knows nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import gc
+import warnings
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -26,8 +30,8 @@ class Recorder(Protocol):
 class Program(Generic[Out]):
     """step: reads and writes the same tensors every time, whatever is in them, and never asks a device for a number.
 
-    The first run is plain, so that whatever is made at first use is made then; the second is recorded, and all others
-    are replays. record: None runs it plainly for ever.
+    The first run is plain: no wait for who asks but once. The second is recorded, and all others are replays. record:
+    None runs it plainly for ever, as does a recording that failed, with a warning.
     """
 
     def __init__(self, step: Callable[[], Out], record: Recorder | None) -> None:
@@ -44,7 +48,12 @@ class Program(Generic[Out]):
         if self._record is None or not self._ran:
             self._ran = True
             return self._step()
-        self._replay, self._out = self._record(self._step)
+        try:
+            self._replay, self._out = self._record(self._step)
+        except RuntimeError as error:  # as CUDA's errors are
+            self._record = None
+            warnings.warn(f"a pass could not be recorded and runs operator by operator: {error}", stacklevel=2)
+            return self._step()
         self._replay()
         return self._out
 
@@ -71,15 +80,34 @@ class Programs(Generic[Key, Made]):
 
 def cuda_graph(step: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
     """Record on the current device. Every graph has a pool of its own: what one has given back, no other overwrites."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side = _side_stream(torch.cuda.current_device())
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        step()  # libraries choose their kernels and workspaces by stream
+        for _ in range(2):  # whatever is chosen, made or compiled at first use, by stream or by shape, is then there
+            step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+    with _no_collection(), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
         out = step()
     return graph.replay, out
+
+
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for all recordings, so that they share what libraries keep by stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Memory that garbage gives back in the middle of a recording can end it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def recorder(device: torch.device) -> Recorder | None:

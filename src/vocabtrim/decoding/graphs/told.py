@@ -65,7 +65,9 @@ class Told:
         if visible.device.type == "cpu":
             self._host_visible.zero_()
             self._host_visible[:rows, :entries] = visible
+            self._host_visible[rows:, 0] = True  # padding sees something: the softmax of nothing may be no number
             self.visible.copy_(self._host_visible, non_blocking=True)
         else:
             self.visible.zero_()
             self.visible[:rows, :entries] = visible
+            self.visible[rows:, 0] = True
