@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import small_models as small
 import vocabtrim as vt
 from replayed import Recorder
+from vocabtrim.decoding.drafters.independent import IndependentBody
+from vocabtrim.decoding.drafters.stepping import SteppingDrafter
+from vocabtrim.decoding.ends import own_head
 from vocabtrim.decoding.graphs.drafter import StaticDrafter, static_drafter
 from vocabtrim.decoding.graphs.lm_pass import static_pass
 from vocabtrim.decoding.graphs.medusa_pass import StaticMedusa
@@ -18,6 +22,15 @@ from vocabtrim.errors import CheckpointError
 
 VOCAB, KEPT = 8, [1, 2, 5]
 PROMPTS = [[3], [3, 5, 1, 0], list(range(8)) * 12]
+TINY_CONFIG: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
 PLANS: dict[str, list[Any]] = {
     "chain": [vt.Chain(3)],
     "tree": [vt.DynamicTree(12, 3, 3)],
@@ -87,6 +100,35 @@ def test_plans_and_rows_that_change_between_generations(tmp_path: Path) -> None:
         recorded = record.recorded
         assert rounds(*static, PROMPTS[1]) == rounds(*plain, PROMPTS[1])
         assert record.recorded > recorded
+
+
+def test_drafters_that_cannot_are_left_as_they_are() -> None:
+    """Windows, families and rotations that no program is made for; whatever else keeps the protocol."""
+    for family, more in [
+        ("mistral", {"sliding_window": 32}),
+        ("gemma", {}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}),
+    ]:
+        config = AutoConfig.for_model(family, **TINY_CONFIG | more)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        drafter = SteppingDrafter(IndependentBody(model, own_head(model, VOCAB)), vt.Chain(3))
+        assert static_drafter(drafter) is drafter and drafter.body.lm.lean is None
+    own: Any = object()
+    assert static_drafter(own) is own
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["EAGLE", "EAGLE-3", "Medusa"])
+def test_compiled(tmp_path: Path, kind: str) -> None:
+    """Layers and heads through torch.compile, by its CPU backend: the same rounds."""
+    folder = small.write_target(tmp_path / "target", small.shape(VOCAB))
+    drafts = small.write_drafter(tmp_path / "drafter", kind, small.shape(VOCAB))
+    plain, static = (vt.load_target(folder, dtype="float32", lean=False) for _ in range(2))
+    static.lm.lean = static_pass(static.lm, compiled=True)
+    plan = None if kind == "Medusa" else vt.DynamicTree(12, 3, 3)
+    drafters = [vt.load_drafter(drafts, plain, plan=plan) for _ in range(2)]
+    wanted = rounds(plain, drafters[0], PROMPTS[1])
+    assert rounds(static, static_drafter(drafters[1], compiled=True), PROMPTS[1]) == wanted
 
 
 @pytest.mark.parametrize("kind", ["independent", "EAGLE", "EAGLE-3", "Medusa"])

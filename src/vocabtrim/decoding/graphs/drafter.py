@@ -21,7 +21,7 @@ from .feature_pass import StaticFeatures
 from .fused_head import FusedHead
 from .growth import propose, proposed, recordable, steps
 from .independent_pass import StaticIndependent
-from .lm_pass import moving_rope, why_not
+from .lm_pass import moving_rope, why_not, window
 from .medusa_pass import StaticMedusa
 from .program import Program, Programs, Recorder, recorder
 
@@ -41,9 +41,14 @@ def static_drafter(drafter: Drafter, record: Recorder | None = None, *, compiled
         return StaticDrafter(
             StaticFeatures(drafter.body, record, compiled=compiled), drafter.plan, record, compiled=compiled
         )
-    if isinstance(drafter.body, IndependentBody) and why_not(drafter.body.lm) is None:
+    if isinstance(drafter.body, IndependentBody) and _fits(drafter.body):
         return StaticDrafter(StaticIndependent(drafter.body, record), drafter.plan, record, compiled=compiled)
     return drafter
+
+
+def _fits(body: IndependentBody) -> bool:
+    """A proposal of programs has no plain path to leave for beyond a window."""
+    return why_not(body.lm) is None and window(body.lm.config) is None
 
 
 class StaticDrafter(SteppingDrafter):

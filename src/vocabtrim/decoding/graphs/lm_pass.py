@@ -49,6 +49,13 @@ def moving_rope(config: Any) -> str | None:
     return f"its {kind} rotation hangs on how long the text is" if kind in _MOVING_ROPE else None
 
 
+def window(config: Any) -> int | None:
+    """Entries that the sliding layers of a config see; None where there are no such layers."""
+    size = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    return None if size is None or kinds == {"full_attention"} else int(size)
+
+
 def static_pass(lm: CausalLM, record: Recorder | None = None, *, compiled: bool = False) -> StaticPass | None:
     """The object that takes over `lm.run`, or None where `why_not` has a reason. It gives the model a cache of its own.
 
@@ -69,11 +76,9 @@ class StaticPass:
         self.lm, self.record, self.group = lm, record, heads // key_heads
         self.cache = StaticCache(lm.layers, key_heads, width, lm.dtype, lm.device)
         lm.cache = self.cache
-        kinds = set(getattr(config, "layer_types", None) or ())
-        windowed = getattr(config, "sliding_window", None) is not None and kinds != {"full_attention"}
-        # Up to its window's length sliding attention sees everything.
-        self._reach = config.sliding_window if windowed else None
-        self._kinds = sorted(kinds) if len(kinds) > 1 else []
+        kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+        self._kinds = kinds if len(kinds) > 1 else []
+        self._window = window(config)
         self._model = torch.compile(lm.model.forward) if compiled else lm.model.forward
         self._programs = Programs(self._make)
 
@@ -114,8 +119,11 @@ class StaticPass:
         return Pass(logits, None if seen.hidden is None else seen.hidden[:count].clone())
 
     def holds(self, count: int, past: int) -> bool:
-        """Whether a pass of `count` tokens behind `past` entries is done here; else it is done the plain way."""
-        return row_bucket(count) is not None and (self._reach is None or past + count <= self._reach)
+        """Whether a pass of `count` tokens behind `past` entries is done here; else it is done the plain way.
+
+        Up to its window's length sliding attention sees everything, and is like any other.
+        """
+        return row_bucket(count) is not None and (self._window is None or past + count <= self._window)
 
     def forward(
         self, tokens: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor, mask: torch.Tensor
