@@ -45,5 +45,6 @@ class EagleLayers(FeatureLayers):
     ) -> Out:
         states = self.fc(torch.cat([embedded, features], dim=-1))[None]
         for layer in self.layers:
-            states = layer(states, attention_mask=mask, past_key_values=cache, position_embeddings=positions)
+            # The cache by its place: versions of transformers call it otherwise.
+            states = layer(states, mask, None, cache, position_embeddings=positions)
         return Out(states[0], states[0])

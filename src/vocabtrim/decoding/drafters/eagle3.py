@@ -85,7 +85,7 @@ class Eagle3Layers(FeatureLayers):
         block = self.midlayer
         normed = block.hidden_norm(features)
         wide = torch.cat([block.input_layernorm(embedded), normed], dim=-1)[None]
-        attended, _ = block.self_attn(wide, positions, mask, past_key_values=cache)
+        attended, _ = block.self_attn(wide, positions, mask, cache)  # by place: its name changes
         states = (normed if self.norms.before_residual else features) + attended[0]
         states = states + block.mlp(block.post_attention_layernorm(states))
         head_input = self.norm(states)

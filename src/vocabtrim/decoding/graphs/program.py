@@ -112,4 +112,11 @@ def _no_collection() -> Iterator[None]:
 
 def recorder(device: torch.device) -> Recorder | None:
     """How steps on a device are recorded; None where they are not."""
-    return cuda_graph if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+
+    def record(step: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
+        with torch.cuda.device(device):
+            return cuda_graph(step)
+
+    return record

@@ -58,7 +58,7 @@ class Told:
         if visible is not None:
             self._see(visible)
         if self._copied is not None:
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(self.base.device))
 
     def _see(self, visible: torch.Tensor) -> None:
         rows, entries = visible.shape
