@@ -160,8 +160,8 @@ def random_target(shape: ModelShape, arguments: argparse.Namespace) -> Target:
             AutoConfig.for_model(**said(shape)), dtype=dtype, attn_implementation="sdpa"
         )
     model.requires_grad_(False).eval()
-    target = Target(model)
-    target.lm.lean = static_pass(target.lm, compiled=arguments.compiled)
+    target = Target(model, lean=False)
+    static_pass(target.lm, compiled=arguments.compiled)
     return target
 
 
@@ -187,9 +187,7 @@ def random_drafter(kind: str, plan: Any, side: Side, head: Head) -> SteppingDraf
         )
     layers.requires_grad_(False).eval()
     embedding = lm.model.get_input_embeddings().weight
-    return SteppingDrafter(
-        FeatureBody(layers, lambda tokens: torch.nn.functional.embedding(tokens, embedding), head, states), plan
-    )
+    return SteppingDrafter(FeatureBody(layers, embedding, head, states, lean=False), plan)
 
 
 @contextmanager
@@ -328,12 +326,12 @@ def decoded(target: Target, drafter: Any, way: str, arguments: argparse.Namespac
 @contextmanager
 def ways(target: Target, way: str) -> Iterator[None]:
     """The target's passes by graphs, or the plain way on the same cache."""
-    lean = target.lm.lean
-    target.lm.lean = lean if way == "graphs" else None
+    graphs = target.lm.graphs
+    target.lm.graphs = graphs if way == "graphs" else None
     try:
         yield
     finally:
-        target.lm.lean = lean
+        target.lm.graphs = graphs
 
 
 def prompt(target: Target, arguments: argparse.Namespace) -> list[int]:

@@ -42,7 +42,7 @@ def test_greedy_and_sampled(tmp_path: Path, kind: str, cut: bool, lean: bool) ->
         drafts = small.trim(drafts, folder, KEPT, VOCAB, tmp_path / "cut")
     plain = vt.load_target(folder, dtype="float32", device="cuda", lean=False)
     target = vt.load_target(folder, dtype="float32", device="cuda", lean=lean)
-    assert isinstance(target.lm.lean, StaticPass) == lean
+    assert isinstance(target.lm.graphs, StaticPass) == lean
     plans = [None] if kind == "Medusa" else [vt.Chain(3), vt.DynamicTree(12, 3, 3)]
     for plan in plans:
         drafter = vt.load_drafter(drafts, target, plan=plan)
@@ -77,7 +77,7 @@ def test_compiled(tmp_path: Path, kind: str) -> None:
     folder = small.write_target(tmp_path / "target", small.shape(VOCAB))
     drafts = small.write_drafter(tmp_path / "drafter", kind, small.shape(VOCAB))
     plain, target = (vt.load_target(folder, dtype="float32", device="cuda", lean=False) for _ in range(2))
-    target.lm.lean = static_pass(target.lm, compiled=True)
+    static_pass(target.lm, compiled=True)
     drafter = static_drafter(vt.load_drafter(drafts, plain), compiled=True)
     assert generate(target, drafter, PROMPTS[1]) == generate(plain, None, PROMPTS[1])
 

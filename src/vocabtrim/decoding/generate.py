@@ -6,7 +6,7 @@ Knows how the other files of this folder go together; says nothing itself about 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -29,13 +29,20 @@ class Generation:
 
     kind: of the drafter, None without one. prompt_tokens: ids that the target reads, those of its chat template
     included. seed: repeats the run where tokens are sampled; None where nothing is left to chance.
-    rounds: in order. prompt_seconds: the target's reading of the prompt.
+    rounds: in order. prompt_seconds: the target's reading of the prompt. way: what the target's passes are computed by.
     """
 
     def __init__(
-        self, rounds: Iterator[Round], stream: TextStream, *, kind: str | None, prompt_tokens: int, seed: int | None
+        self,
+        rounds: Iterator[Round],
+        stream: TextStream,
+        *,
+        kind: str | None,
+        prompt_tokens: int,
+        seed: int | None,
+        way: Callable[[], str],
     ) -> None:
-        self.kind, self.prompt_tokens, self.seed = kind, prompt_tokens, seed
+        self.kind, self.prompt_tokens, self.seed, self.way = kind, prompt_tokens, seed, way
         self.rounds: list[Round] = []
         self.prompt_seconds = 0.0
         self.text = ""
@@ -93,6 +100,7 @@ def generate(
     ignore_stop_ids: bool = False,
     dtype: str = "bfloat16",
     device: str = "cpu",
+    lean: bool = True,
 ) -> Generation:
     """Open target and drafter, and answer a prompt. Whatever can be refused without weights is refused before them.
 
@@ -110,7 +118,7 @@ def generate(
         plan = choose_plan(kind, sampling, **numbers)
     elif any(number is not None for number in numbers.values()):
         raise InputError("nothing is drafted without a drafter", remedy="pass --drafter, or leave its options out")
-    opened = load_target(target, dtype=dtype, device=device)
+    opened = load_target(target, dtype=dtype, device=device, lean=lean)
     drafting = None if drafter is None else load_drafter(drafter, opened, plan=plan)
     generator = torch.Generator(opened.lm.device)
     seed = generator.seed() & MAX_SEED if seed is None else seed
@@ -131,4 +139,5 @@ def generate(
         kind=kind,
         prompt_tokens=len(prompt_ids),
         seed=None if sampling.greedy else seed,
+        way=lambda: opened.lm.way,
     )

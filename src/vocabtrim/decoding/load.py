@@ -22,7 +22,8 @@ from .drafters.plans import Plan
 from .drafters.protocol import Drafter
 from .ends import Ends, FolderEnds, ModelEnds
 from .graphs.drafter import static_drafter
-from .graphs.lm_pass import StaticPass, static_pass
+from .graphs.lm_pass import static_pass
+from .lean.compiled import compilation
 from .target import Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -36,15 +37,19 @@ _HARMLESS = ("map.unsorted",)
 def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", lean: bool = True) -> Target:
     """Any causal LM folder or hub id.
 
-    lean: on CUDA its passes, and those of drafters that are loaded for it, are recorded as graphs where they can be.
+    lean: False for transformers' own modules throughout, the reference; otherwise our kernels on a CPU, and on CUDA
+    passes that are recorded as graphs, where they can be. Drafters go the way their target goes.
+
     Raises InputError and CheckpointError for folders that cannot be read, InputError for an unknown dtype or device.
     """
     _prove_place(dtype, device)
     folder = local_folder(path)
     checkpoint = open_checkpoint(folder)  # says in one line what the library would say in forty
-    target = Target(open_model(checkpoint, DTYPES[dtype], device), folder)
+    if lean and torch.device(device).type == "cpu":
+        compilation()  # begun now, so that it runs while weights are read
+    target = Target(open_model(checkpoint, DTYPES[dtype], device), folder, lean=lean)
     if lean and target.lm.device.type == "cuda":
-        target.lm.lean = static_pass(target.lm)
+        static_pass(target.lm)
     return target
 
 
@@ -53,14 +58,17 @@ def drafter_kind(path: str | Path, target: str | Path | None) -> str:
     return _identify(local_folder(path), None if target is None else local_folder(target)).kind
 
 
-def open_ends(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", alone: bool = False) -> FolderEnds:
+def open_ends(
+    path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", alone: bool = False, lean: bool = True
+) -> FolderEnds:
     """What a drafter is built on, of a target's folder or hub id, without loading the target.
 
-    alone: the folder is an independent drafter's, to be opened with no target beside it. Raises as `load_target`.
+    alone: the folder is an independent drafter's, to be opened with no target beside it. lean: see `load_target`.
+    Raises as `load_target`.
     """
     _prove_place(dtype, device)
     folder = local_folder(path)
-    return FolderEnds(open_checkpoint(folder), None if alone else folder, DTYPES[dtype], torch.device(device))
+    return FolderEnds(open_checkpoint(folder), None if alone else folder, DTYPES[dtype], torch.device(device), lean)
 
 
 def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | None = None) -> Drafter:
@@ -85,7 +93,7 @@ def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | None =
             found=f"{type(error).__name__}: {error}"[:300],
             remedy="its config.json is damaged or of another drafter: fetch config and weights again, from one place",
         ) from error
-    graphs = isinstance(target, Target) and isinstance(target.lm.lean, StaticPass)
+    graphs = isinstance(target, Target) and target.lm.graphs is not None
     return static_drafter(drafter) if graphs else drafter
 
 

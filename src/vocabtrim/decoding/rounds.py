@@ -106,8 +106,12 @@ def _rounds(
         draft = drafter.propose(depth, chance)
         _prove_draft(draft, root, depth, drafter.nodes)
         drafted = perf_counter()
-        seen = target.verify(draft.tree, drafter.states)
-        verdict = _accept(draft, seen.logits, sampling, chance)
+        certain = sampling.greedy and draft.draft_probs is None
+        seen = target.verify(draft.tree, drafter.states, likeliest=certain)
+        if seen.likeliest is None:
+            verdict = _accept(draft, seen.logits, sampling, chance)
+        else:
+            verdict = follow_tree(draft.tree, seen.likeliest.tolist().__getitem__)
         verified = perf_counter()
         tokens = [*draft.tree.tokens[list(verdict.path)].tolist(), verdict.token]
         end, ended = stop.cut(output, tokens)

@@ -32,7 +32,8 @@ from .records import AUTOREGRESSIVE, FULL
 
 @dataclass(frozen=True)
 class Settings:
-    """How all methods generate. sampling, draft_length, nodes, branching: see `choose_plan`. chat: see `TargetText`."""
+    """How all methods generate. sampling, draft_length, nodes, branching: see `choose_plan`. chat: see `TargetText`.
+    lean: see `load_target`."""
 
     max_new_tokens: int = 128
     sampling: Sampling = GREEDY
@@ -43,6 +44,7 @@ class Settings:
     chat: bool = True
     dtype: str = "bfloat16"
     device: str = "cpu"
+    lean: bool = True
 
     def plan(self, kind: str) -> Plan | None:
         """What a drafter of that kind drafts. Raises as `choose_plan`."""

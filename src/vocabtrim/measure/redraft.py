@@ -44,10 +44,16 @@ class Redraft(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Pick:
-    """A kept vocabulary's rows among a head's. columns: (kept,) ascending; None for all of them. rows: their ids."""
+    """A kept vocabulary's rows among a head's. columns: (kept,) ascending; None for all of them. ids: of these rows."""
 
+    head: Head
     columns: torch.Tensor | None
-    rows: HeadRows
+    ids: torch.Tensor | None
+
+    @property
+    def rows(self) -> HeadRows:
+        """Found as a head cut to these rows would find them."""
+        return HeadRows(self.ids, self.head.kernels)
 
     def of(self, head_logits: torch.Tensor) -> torch.Tensor:
         """(row, head rows) -> (row, kept)."""
@@ -202,6 +208,7 @@ class _Static:
         self._first = start - (len(recorded.prompt) - 2)
         self._best = [[[] for _ in self._widths] for _ in self._picks]
         hidden = _hidden(recorded, start, len(recorded.prompt) + len(recorded.output) - 2, self._drafter.heads[0])
+        self._drafter.choose_way(len(recorded.output))
         for block in () if hidden is None else torch.split(hidden, _BLOCK):
             for head, (logits, width) in enumerate(zip(self._drafter.logits(block), self._widths, strict=True)):
                 for best, pick in zip(self._best, self._picks, strict=True):
@@ -247,7 +254,7 @@ class _Opaque:
 
 def _pick(head: Head, ids: Ids | None) -> Pick:
     if ids is None:
-        return Pick(None, HeadRows(head.kept_ids))
+        return Pick(head, None, head.kept_ids)
     wanted, device = torch.tensor(ids), head.weight.device
     own = torch.arange(head.weight.shape[0]) if head.kept_ids is None else head.kept_ids.cpu()
     columns = torch.searchsorted(own, wanted).clamp(max=len(own) - 1)
@@ -260,7 +267,7 @@ def _pick(head: Head, ids: Ids | None) -> Pick:
             remedy="replay the drafter that the kept vocabulary was chosen for, before it was cut",
         )
     whole = len(columns) == len(own)
-    return Pick(None if whole else columns.to(device), HeadRows(wanted.to(device)))
+    return Pick(head, None if whole else columns.to(device), wanted.to(device))
 
 
 def _hidden(recorded: Recorded, start: int, end: int, head: Head | None = None) -> torch.Tensor | None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import embedding
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
@@ -84,8 +83,8 @@ def head() -> Head:
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
 def test_targets(family: str) -> None:
-    looked, target = _Looked(), CausalLM(lm(family))
-    target.lean = static_pass(target, looked)
+    looked, target = _Looked(), CausalLM(lm(family), lean=False)
+    static_pass(target, looked)
     target.cache.reserve(100)
     for _ in range(2):
         target.run(torch.tensor([1, 2, 3]), rows=3, states=(1, -1))
@@ -111,11 +110,11 @@ def test_drafters(kind: str, plan: Plan) -> None:
     looked = _Looked()
     body: Any
     if kind == "independent":
-        body = StaticIndependent(IndependentBody(lm(), head()), looked)
+        body = StaticIndependent(IndependentBody(lm(), head(), lean=False), looked)
     else:
         of, states = layers(kind)
         weight = torch.empty(VOCAB, HIDDEN, dtype=torch.bfloat16, device=META)
-        body = StaticFeatures(FeatureBody(of, lambda tokens: embedding(tokens, weight), head(), states), looked)
+        body = StaticFeatures(FeatureBody(of, weight, head(), states, lean=False), looked)
     for _ in range(2):
         hidden = torch.empty(4, len(body.states) * HIDDEN, dtype=torch.bfloat16, device=META)
         body.begin([1, 2, 3, 4, 5], 100, hidden if body.states else None)

@@ -51,7 +51,7 @@ def both(tmp_path: Path, kind: str, cut: bool, plan: Any) -> tuple[tuple[vt.Targ
         drafts = small.trim(drafts, folder, KEPT, VOCAB, tmp_path / "cut")
     plain, static = (vt.load_target(folder, dtype="float32", lean=False) for _ in range(2))
     record = Recorder()
-    static.lm.lean = static_pass(static.lm, record)
+    static_pass(static.lm, record)
     drafters = [vt.load_drafter(drafts, plain, plan=plan) for _ in range(2)]
     return (plain, drafters[0]), (static, static_drafter(drafters[1], record)), record
 
@@ -111,8 +111,8 @@ def test_drafters_that_cannot_are_left_as_they_are() -> None:
     ]:
         config = AutoConfig.for_model(family, **TINY_CONFIG | more)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-        drafter = SteppingDrafter(IndependentBody(model, own_head(model, VOCAB)), vt.Chain(3))
-        assert static_drafter(drafter) is drafter and drafter.body.lm.lean is None
+        drafter = SteppingDrafter(IndependentBody(model, own_head(model, VOCAB), lean=False), vt.Chain(3))
+        assert static_drafter(drafter) is drafter and drafter.body.lm.graphs is None
     own: Any = object()
     assert static_drafter(own) is own
 
@@ -124,7 +124,7 @@ def test_compiled(tmp_path: Path, kind: str) -> None:
     folder = small.write_target(tmp_path / "target", small.shape(VOCAB))
     drafts = small.write_drafter(tmp_path / "drafter", kind, small.shape(VOCAB))
     plain, static = (vt.load_target(folder, dtype="float32", lean=False) for _ in range(2))
-    static.lm.lean = static_pass(static.lm, compiled=True)
+    static_pass(static.lm, compiled=True)
     plan = None if kind == "Medusa" else vt.DynamicTree(12, 3, 3)
     drafters = [vt.load_drafter(drafts, plain, plan=plan) for _ in range(2)]
     wanted = rounds(plain, drafters[0], PROMPTS[1])

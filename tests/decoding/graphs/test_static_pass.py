@@ -61,9 +61,9 @@ def model(family: str, more: dict[str, Any]) -> Any:
 
 def both(family: str) -> tuple[Target, Target, Recorder]:
     """The plain target, the one by programs, and who recorded them."""
-    plain, static, record = Target(model(*FAMILIES[family])), Target(model(*FAMILIES[family])), Recorder()
-    static.lm.lean = static_pass(static.lm, record)
-    assert static.lm.lean is not None
+    plain, static = (Target(model(*FAMILIES[family]), lean=False) for _ in range(2))
+    record = Recorder()
+    assert static_pass(static.lm, record) is static.lm.graphs is not None
     return plain, static, record
 
 
@@ -112,7 +112,7 @@ def test_a_new_prompt_and_more_room() -> None:
             target.begin(prompt, room, STATES)
         for number in range(3):
             verified((plain, static), Tree.chain(3, tokens(3, seed=number)), [1, 2])
-    assert static.lm.lean.cache.moved == 2
+    assert static.lm.graphs.cache.moved == 2
     assert record.recorded > 2
 
 
@@ -123,15 +123,15 @@ def test_padding_disturbs_nothing() -> None:
     static.begin(tokens(10, seed=0), 100)
     wanted = static.verify(Tree.chain(3, [4, 5, 6, 7])).logits.clone()
     static.commit(Tree.chain(3, [4, 5, 6, 7]), [])
-    lean = static.lm.lean
-    told, _ = next(pair for key, pair in lean._programs._made.items() if key.rows == 8)
-    assert told.slots.tolist()[5:] == [lean.cache.padding_slot] * 3
+    graphs = static.lm.graphs
+    told, _ = next(pair for key, pair in graphs._programs._made.items() if key.rows == 8)
+    assert told.slots.tolist()[5:] == [graphs.cache.padding_slot] * 3
     with torch.inference_mode():
         static.lm.model.get_input_embeddings().weight[39] = torch.nan
         told._host_tokens[5:] = 39
     static.lm.cache.rewind(9)
     assert torch.equal(static.verify(Tree.chain(3, [4, 5, 6, 7])).logits, wanted)
-    assert all(layer.keys[..., : lean.cache.capacity, :].isfinite().all() for layer in lean.cache.layers)
+    assert all(layer.keys[..., : graphs.cache.capacity, :].isfinite().all() for layer in graphs.cache.layers)
 
 
 def test_levels_that_branch_behind_older_branches() -> None:
@@ -168,7 +168,7 @@ def test_more_rows_than_any_program_has_are_read_the_plain_way() -> None:
     ],
 )
 def test_models_that_cannot_are_left_to_the_plain_path(family: str, more: dict[str, Any], reason: str) -> None:
-    lm = CausalLM(model(family, more))
+    lm = CausalLM(model(family, more), lean=False)
     assert reason in (why_not(lm) or "")
-    assert static_pass(lm) is None and lm.lean is None
-    assert not isinstance(lm.cache, type(StaticPass(CausalLM(model("llama", {})), None).cache))
+    assert static_pass(lm) is None and lm.graphs is None
+    assert not isinstance(lm.cache, type(StaticPass(CausalLM(model("llama", {}), lean=False), None).cache))

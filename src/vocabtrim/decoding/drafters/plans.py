@@ -17,6 +17,7 @@ from ..chance import Chance
 from ..head import Head, HeadRows
 from ..sampling import Sampling
 from ..tree import Tree
+from .host_tree import Nodes, host_tree
 from .protocol import Draft
 
 _LARGEST = 4096  # more than any drafter was seen to gain from, and memory that any machine has
@@ -177,7 +178,22 @@ class DynamicTree:
         return self.branching * (self.depth - 1)
 
     def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
-        return self._best(root, (yield from self.candidates(rows, root_logits, depth)))
+        if root_logits.device.type == "cpu":
+            return (yield from self._on_host(rows, root, root_logits, depth))
+        return (yield from self.on_device(rows, root, root_logits, depth))
+
+    def _on_host(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int) -> Growth:
+        growing = host_tree(rows, root_logits, min(depth, self.depth), self.branching, self.nodes - 1)
+        try:
+            level = next(growing)
+            while True:
+                level = growing.send((yield Level(*level)))
+        except StopIteration as done:
+            nodes: Nodes = done.value
+        return self.grown(root, (nodes.tokens, nodes.parents, nodes.entries))
+
+    def on_device(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int) -> Growth:
+        return self.grown(root, self.picked((yield from self.candidates(rows, root_logits, depth))).tolist())
 
     def candidates(
         self, rows: HeadRows, root_logits: torch.Tensor, depth: int
@@ -202,9 +218,6 @@ class DynamicTree:
             all_parents.append(expanded[-1].repeat_interleave(width))
         ends = [*accumulate(map(len, all_tokens))]
         return Candidates(torch.cat(all_tokens), torch.cat(all_worth), torch.cat(all_parents), expanded, ends)
-
-    def _best(self, root: int, found: Candidates) -> Grown:
-        return self.grown(root, self.picked(found).tolist())
 
     def picked(self, found: Candidates) -> torch.Tensor:
         """(3, node) the best candidates, left where they are: token, parent's node, and entry, -1 where none was read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch.nn.functional import embedding
 
 from ..drafters.feature_body import FeatureBody, Out
 from ..drafters.stepping import Levels
@@ -18,7 +19,7 @@ class StaticFeatures(FeatureBody):
     """The body of a feature drafter: what it is read is the plain body's, how it is read is not."""
 
     def __init__(self, body: FeatureBody, record: Recorder | None, *, compiled: bool = False) -> None:
-        super().__init__(body.layers, body.embed, body.head, body.states)
+        super().__init__(body.layers, body.embedding, body.head, body.states, lean=False)
         self.static = _Features(self, record, torch.compile(body.layers.forward) if compiled else body.layers.forward)
         self.cache = self.static.cache
 
@@ -50,7 +51,7 @@ class _Features(StaticBody):
             head.weight.device,
         )
         super().__init__(cache, head, config.num_attention_heads // config.num_key_value_heads, record)
-        self._layers, self._embed, self._rotary = body.layers, body.embed, body.rotary
+        self._layers, self._embedding, self._rotary = body.layers, body.embedding, body.rotary
         self._step = forward
         self.hidden = torch.empty(0)
         self._told_hidden: dict[int, torch.Tensor] = {}
@@ -88,7 +89,7 @@ class _Features(StaticBody):
         slots: torch.Tensor,
         mask: torch.Tensor,
     ) -> Out:
-        embedded = self._embed(tokens).to(features.dtype)
+        embedded = embedding(tokens, self._embedding).to(features.dtype)
         turned = self._rotary(embedded, positions[None])
         with grouped(self._layers.config):
             return self._step(embedded, features, turned, mask, SlotCache(self.cache, slots, mask.shape[-1]))

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar, cast
 
 import torch
 
-from ..causal_lm import Branches
 from ..drafters.plans import Chain, DynamicTree, Grown, Level, Plan
 from ..drafters.stepping import Levels
+from ..passes import Branches
 from .fused_head import FusedHead
 from .places import block_mask
 

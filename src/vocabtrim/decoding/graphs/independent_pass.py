@@ -15,9 +15,8 @@ class StaticIndependent(IndependentBody):
     """The body of an independent drafter: what it is read is the plain body's, how it is read is not."""
 
     def __init__(self, body: IndependentBody, record: Recorder | None) -> None:
-        super().__init__(body.lm.model, body.head)
-        self.lm.lean = StaticPass(self.lm, record)
-        self.static = _Layers(self.lm.lean, self)
+        super().__init__(body.lm.model, body.head, lean=False)
+        self.static = _Layers(StaticPass(self.lm, record), self)
 
     def read_unread(self) -> bool:
         """Read what was emitted since."""

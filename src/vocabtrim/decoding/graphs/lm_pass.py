@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..causal_lm import Branches, CausalLM, Pass
+from ..causal_lm import CausalLM
+from ..passes import Branches, Pass
 from .attention import grouped
 from .buckets import context_bucket, row_bucket
 from .places import block_mask
@@ -57,7 +58,7 @@ def window(config: Any) -> int | None:
 
 
 def static_pass(lm: CausalLM, record: Recorder | None = None, *, compiled: bool = False) -> StaticPass | None:
-    """The object that takes over `lm.run`, or None where `why_not` has a reason. It gives the model a cache of its own.
+    """Make a model's passes static, with a cache of its own, or None where `why_not` has a reason and nothing changes.
 
     record: how programs are recorded; by the device's own way where None. compiled: what is recorded went through
     torch.compile, which joins the small operators between the products; that takes a minute at first use.
@@ -75,7 +76,7 @@ class StaticPass:
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
         self.lm, self.record, self.group = lm, record, heads // key_heads
         self.cache = StaticCache(lm.layers, key_heads, width, lm.dtype, lm.device)
-        lm.cache = self.cache
+        lm.cache, lm.graphs, lm.lean = self.cache, self, None
         kinds = sorted(set(getattr(config, "layer_types", None) or ()))
         self._kinds = kinds if len(kinds) > 1 else []
         self._window = window(config)
@@ -91,10 +92,8 @@ class StaticPass:
         rows: int = 1,
         states: Sequence[int] = (),
     ) -> Pass:
-        """As `CausalLM.run`."""
+        """As `CausalLM.run`, of passes that it `holds`."""
         count, past = len(tokens), self.cache.length
-        if not self.holds(count, past):
-            return self.lm.run_plain(tokens, branches=branches, rows=rows, states=states)
         older = 0 if branches is None else branches.depths.numel() - count
         bucket = row_bucket(count) or 0
         key = _Key(
@@ -140,7 +139,7 @@ class StaticPass:
             "input_ids": tokens[None],
             "position_ids": positions[None],
             "attention_mask": dict.fromkeys(self._kinds, mask) if self._kinds else mask,
-            self.lm.cache_name: SlotCache(self.cache, slots, mask.shape[-1]),
+            self.lm.cache_argument: SlotCache(self.cache, slots, mask.shape[-1]),
             "use_cache": True,
         }
 

@@ -16,7 +16,7 @@ class StaticMedusa(MedusaDrafter):
     """compiled: as FusedHead's."""
 
     def __init__(self, drafter: MedusaDrafter, record: Recorder | None, *, compiled: bool = False) -> None:
-        super().__init__(drafter.blocks, drafter.heads, drafter.tree)
+        super().__init__(drafter.blocks, drafter.heads, drafter.tree, lean=False)
         self._record = record
         self._fused = [FusedHead(head, compiled=compiled) for head in self.heads]
         weight = self.heads[0].weight
