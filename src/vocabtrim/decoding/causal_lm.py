@@ -133,6 +133,7 @@ class CausalLM:
     """A model and its cache. Entries are appended by `run`; whoever runs it rewinds or commits `cache`.
 
     lean: the same model by our kernels, for sequences that go that way; None where `why_plain` says why not.
+    graphs: its passes over static memory (graphs/lm_pass.py), which go before all other ways; None where none were made.
     """
 
     def __init__(self, model: Any, *, lean: bool = True) -> None:
@@ -144,7 +145,7 @@ class CausalLM:
         self.cache_argument = cache_argument(model.forward) or ""
         # Asked for once: the model looks through its weights for them.
         self.device, self.dtype = torch.device(model.device), model.dtype
-        self.graphs: Any = None  # passes over static memory (graphs/lm_pass.py), where they were asked for
+        self.graphs: Any = None
         self.lean: LeanLM | None = None
         self.why_plain: str | None = None if lean else "the plain path was asked for"
         if lean:

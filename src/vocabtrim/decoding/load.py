@@ -22,7 +22,7 @@ from .drafters.plans import Plan
 from .drafters.protocol import Drafter
 from .ends import Ends, FolderEnds, ModelEnds
 from .graphs.drafter import static_drafter
-from .graphs.lm_pass import static_pass
+from .graphs.lm_pass import static_pass, why_not
 from .lean.compiled import compilation
 from .target import Target
 
@@ -48,8 +48,8 @@ def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu
     if lean and torch.device(device).type == "cpu":
         compilation()  # begun now, so that it runs while weights are read
     target = Target(open_model(checkpoint, DTYPES[dtype], device), folder, lean=lean)
-    if lean and target.lm.device.type == "cuda":
-        static_pass(target.lm)
+    if lean and target.lm.device.type == "cuda" and static_pass(target.lm) is None:
+        target.lm.why_plain = why_not(target.lm)
     return target
 
 

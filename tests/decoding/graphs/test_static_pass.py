@@ -98,6 +98,7 @@ def test_rounds_give_what_the_plain_pass_gives(family: str) -> None:
         chain = Tree.chain(root, drafted)
         verified((plain, static), tree, [node for node in path if node])
         verified((plain, static), chain, list(range(1, chain.size // 2 + 1)))
+    assert (plain.lm.way, static.lm.way) == ("transformers' modules: the plain path was asked for", "recorded passes")
     assert plain.lm.cache.length > (256 if rounds == 60 else 99)
     assert record.recorded >= 3 and record.replays > 10
 
