@@ -133,7 +133,7 @@ class CausalLM:
     """A model and its cache. Entries are appended by `run`; whoever runs it rewinds or commits `cache`.
 
     lean: the same model by our kernels, for sequences that go that way; None where `why_plain` says why not.
-    graphs: its passes over static memory (graphs/lm_pass.py), which go before all other ways; None where there are none.
+    graphs: its passes over static memory (graphs/lm_pass.py), which go before all others; None where there are none.
     """
 
     def __init__(self, model: Any, *, lean: bool = True) -> None:

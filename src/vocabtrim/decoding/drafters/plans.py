@@ -53,9 +53,9 @@ class Level(NamedTuple):
 class Candidates(NamedTuple):
     """All that a dynamic tree is picked from, level by level: a shallower tree's are those of its levels.
 
-    tokens, worth, parents: (candidate,); worth: log-probability of its path; parents: -1 for the root, or a candidate.
-    expanded: the candidates that were read, in the order of their entries. ends: behind the last candidate of each
-    level.
+    tokens, worth, parents: (candidate,). worth: log-probability of the path to it. parents: a candidate each, -1 for
+    the root. expanded: the candidates that were read, in the order of their entries. ends: behind the last candidate
+    of each level.
     """
 
     tokens: torch.Tensor
