@@ -16,8 +16,8 @@ its share, and so does what a bare read of the very same weights (a sum) reached
 topk; a compiled multiply-and-sum and topk; oneDNN's linear with the weight laid out its own way and topk; and ours,
 `Head.best`. Sides take turns; medians. On CUDA (--device cuda) without oneDNN; this has not been run on a GPU.
 
-    python bench/head.py [--hidden 1024 3072 4096] [--kept 128256 32000 8000] [--dtypes bfloat16 float32] [--turns 7]
-                         [--rounds 6] [--parts head step] [--device cpu]
+    python bench/head.py [--hidden 1024 3072 4096] [--kept 128256 32000 8000] [--dtypes bfloat16 float32] [--turns 5]
+                         [--rounds 3] [--parts head step] [--device cpu]
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ import vocabtrim as vt
 from machine import cache_bytes, certificate, duration, floor_line, read_bandwidth, take_turns
 from vocabtrim.checkpoint.costs import drafter_cost
 from vocabtrim.decoding.head import Head
+from vocabtrim.decoding.lean.compiled import ready_kernels
+from vocabtrim.decoding.lean.library import Kernels
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import LLAMA_3_1_8B, LLAMA_3_2_3B, ModelShape
 from vocabtrim.vocabulary.kept import KeptVocabulary
@@ -60,8 +62,8 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=list(SHAPES), choices=SHAPES)
     parser.add_argument("--kept", type=int, nargs="+", default=[VOCAB, 32_000, 8_000])
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parts", nargs="+", default=["head", "step"], choices=["head", "step"])
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -79,6 +81,7 @@ def main() -> None:
     result = {
         "bench": "head",
         "where": arguments.device,
+        "kernels": compiled_kernels() is not None,
         "threads": torch.get_num_threads(),
         "read_bandwidth": read_bandwidth(arguments.device),
         "cache_bytes": cache_bytes(),
@@ -141,6 +144,8 @@ def sides(
     """side -> what returns the best columns, (row, WIDTH). Whatever is prepared once for a weight is prepared here."""
     torch._dynamo.maybe_mark_dynamic(weight, 0)
     head = Head(weight)
+    if weight.device.type == "cpu":
+        head.kernels = compiled_kernels()
     found = {
         PLAIN: lambda: torch.nn.functional.linear(inputs, weight).topk(WIDTH).indices,
         COMPILED: lambda: multiply_and_sum(inputs, weight),
@@ -151,6 +156,11 @@ def sides(
         linear = torch.ops.mkldnn._linear_pointwise
         found[LAID_OUT] = lambda: linear(inputs, laid_out, None, "none", [], "").topk(WIDTH).indices
     return found
+
+
+def compiled_kernels() -> Kernels | None:
+    """Those that decoding has, waited for; None where they cannot be had, and ours is then the plain way."""
+    return ready_kernels(1e13)  # so many bytes that any wait pays
 
 
 def _multiply_and_sum(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -216,7 +226,7 @@ def measured_steps(
     for turn in range(-1, 2):  # the first turn warms up and does not count
         for size, drafter in drafters.items():
             # A token for each round, one for the round behind the prompt, and what lets the last draft as deep.
-            wanted = arguments.rounds + 1
+            wanted = 1 + (arguments.rounds if turn >= 0 else 1)
             rounds = vt.decode(target, drafter, list(range(10, 42)), max_new_tokens=16 * wanted, stop_ids=())
             for number, done in zip(range(wanted), rounds, strict=False):
                 if turn >= 0 and number > 0:
@@ -231,7 +241,13 @@ def measured_steps(
         _, floor = floor_line(f"step with {size} rows", steps[size], medians[size], "body, head", arguments.device)
         by_time, by_bytes = medians[size] / medians[full], steps[size] / steps[full]
         told[size] = {"time_over_full": by_time, "bytes_over_full": by_bytes, "apart": by_time / by_bytes - 1} | floor
-    return {"hidden": target.lm.hidden_size, "dtype": dtype, "plan": plan, "kept": told}
+    return {
+        "hidden": target.lm.hidden_size,
+        "lean": target.lm.lean is not None,
+        "dtype": dtype,
+        "plan": plan,
+        "kept": told,
+    }
 
 
 def print_steps(told: dict[str, Any]) -> None:

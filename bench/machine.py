@@ -46,12 +46,13 @@ def floor_line(name: str, size: float, seconds: float, of: str, device: str = "c
     """
     bandwidth = read_bandwidth(device)
     least = size / bandwidth
-    told = {"bytes": round(size), "floor_seconds": least, "measured_seconds": seconds, "ratio": seconds / least}
+    told: dict[str, Any] = {"bytes": round(size)}
+    told |= {"floor_seconds": least, "measured_seconds": seconds, "ratio": seconds / least, "bytes_of": of}
     line = (
         f"floor: {name}: {size / 1e6:,.1f} MB ({of}) take {duration(least)} at {bandwidth / 1e9:.1f} GB/s, "
         f"measured {duration(seconds)}: {told['ratio']:.3g} times"
     )
-    return line, told | {"bytes_of": of}
+    return line, told
 
 
 def duration(seconds: float) -> str:
