@@ -29,8 +29,8 @@ from .program import Program, Programs, Recorder, recorder
 def static_drafter(drafter: Drafter, record: Recorder | None = None, *, compiled: bool = False) -> Drafter:
     """The same drafter by programs, or itself where it cannot be: nothing may have been read with it.
 
-    record: how programs are recorded; by the device's own way where None. compiled: heads, and
-    the layers of feature drafters, by torch.compile.
+    record: how programs are recorded; by the device's own way where None. compiled: heads, and the layers of feature
+    drafters, by torch.compile.
     """
     if isinstance(drafter, MedusaDrafter):
         return StaticMedusa(drafter, record or recorder(drafter.heads[0].weight.device), compiled=compiled)

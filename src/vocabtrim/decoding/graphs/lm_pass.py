@@ -58,7 +58,8 @@ def window(config: Any) -> int | None:
 
 
 def static_pass(lm: CausalLM, record: Recorder | None = None, *, compiled: bool = False) -> StaticPass | None:
-    """Make a model's passes static, with a cache of its own, or None where `why_not` has a reason and nothing changes.
+    """What runs a model's passes from now on, over a cache of its own; None, and nothing changes, where `why_not` has a
+    reason.
 
     record: how programs are recorded; by the device's own way where None. compiled: what is recorded went through
     torch.compile, which joins the small operators between the products; that takes a minute at first use.
