@@ -1,9 +1,9 @@
 """Head, draft step, target pass and round on a GPU, plain and by CUDA graphs, at the shapes of Llama-3.2-3B and 3.1-8B.
 
 Physics: a draft step and a target pass of few rows read every weight once, so their least time is bytes / bandwidth of
-the GPU's memory. What stands between is launches: some hundred kernels a pass, each a few microseconds of the host's
-time, where reading takes a millisecond. Replayed as a graph they cost one launch, and their own length: a small kernel
-takes about two microseconds however little it does. Reads are compared with a bare read on the same device.
+the GPU's memory. What stands between is launches: Llama's layers are 38 operators each, a thousand for a pass, which
+Python launches one by one. Replayed as a graph they cost one launch, and however long the small ones among them take.
+Times are compared with that of a bare read of as many bytes on the same device.
 
 Weights are random and made on the device; nothing is loaded. Random models never agree, so rounds are as short as they
 get, and what they take is laid beside block efficiencies that were published (the paper's for the 3B shape with chains
@@ -274,8 +274,8 @@ def rounds_by_size(side: Side, kind: str, plan: str, arguments: argparse.Namespa
     for size, head in side.heads.items():
         efficiency = published.get(size)
         plain = random_drafter(kind, PLANS[plan], side, head)
-        step_bytes = sum(weight.nbytes for weight in plain.body.layers.parameters()) + head.weight.nbytes
         steps = PLANS[plan].length if isinstance(PLANS[plan], vt.Chain) else PLANS[plan].depth
+        step_bytes = drafter_bytes(kind, plain.body.layers, head, steps) / steps
         one: dict[str, Any] = {
             "rows": head.weight.shape[0],
             "step_bytes": step_bytes,
@@ -298,6 +298,13 @@ def rounds_by_size(side: Side, kind: str, plan: str, arguments: argparse.Namespa
         told[str(size)] = one
         print_size(f"{kind}, {plan}, {head.weight.shape[0]:,} rows", one)
     return told
+
+
+def drafter_bytes(kind: str, layers: FeatureLayers, head: Head, steps: int) -> int:
+    """Weights that a proposal of so many steps reads. EAGLE-3's fc fuses what comes from the target, once."""
+    each = sum(weight.nbytes for weight in layers.parameters()) + head.weight.nbytes
+    once = layers.fc.weight.nbytes if kind == "EAGLE-3" else 0
+    return steps * (each - once) + once
 
 
 def rounds(target: Target, drafter: Any, way: str, arguments: argparse.Namespace) -> dict[str, float]:
