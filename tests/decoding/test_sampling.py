@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from vocabtrim.decoding.chance import TorchChance
 from vocabtrim.decoding.sampling import Sampling
 from vocabtrim.errors import InputError
 
@@ -60,3 +61,17 @@ def test_out_of_range_is_refused(wrong: dict[str, float]) -> None:
 def test_nan_logits_are_refused() -> None:
     with pytest.raises(InputError, match="NaN"):
         Sampling(1.0).probs(torch.tensor([0.0, float("nan")]))
+
+
+def test_the_likeliest_of_all_rows_in_one_go_are_those_that_greedy_draws() -> None:
+    """Ties and ids that are ruled out included; a row of no numbers is told when it is asked for, no earlier."""
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    logits[1, [7, 30]] = 9.0
+    logits[2, 4] = -torch.inf
+    logits[4, 11] = torch.nan
+    drawn = Sampling().likeliest(logits)
+    for row in (0, 1, 2, 3, 5):
+        assert drawn(row) == Sampling().draw(logits[row], TorchChance())
+    assert drawn(1) == 7
+    with pytest.raises(InputError, match="NaN or infinity"):
+        drawn(4)

@@ -133,6 +133,7 @@ class CausalLM:
     """A model and its cache. Entries are appended by `run`; whoever runs it rewinds or commits `cache`.
 
     lean: the same model by our kernels, for sequences that go that way; None where `why_plain` says why not.
+    graphs: its passes over static memory (graphs/lm_pass.py), which go before all others; None where there are none.
     """
 
     def __init__(self, model: Any, *, lean: bool = True) -> None:
@@ -141,9 +142,10 @@ class CausalLM:
         for prove in (_prove_rewindable, _prove_one_way, _prove_places, _prove_masks):
             prove(model, self.config)
         self.cache = KeyValueCache(self.layers)
-        self._cache_argument = cache_argument(model.forward) or ""
+        self.cache_argument = cache_argument(model.forward) or ""
         # Asked for once: the model looks through its weights for them.
         self.device, self.dtype = torch.device(model.device), model.dtype
+        self.graphs: Any = None
         self.lean: LeanLM | None = None
         self.why_plain: str | None = None if lean else "the plain path was asked for"
         if lean:
@@ -186,6 +188,8 @@ class CausalLM:
     @property
     def way(self) -> str:
         """What computes the passes of the sequence that was begun last, and why, in words."""
+        if self.graphs is not None:
+            return "recorded passes"
         if self.lean is None:
             return f"transformers' modules: {self.why_plain}"
         return self.lean.way
@@ -217,6 +221,8 @@ class CausalLM:
         transformers: state i is the input of decoder layer i, and -1 is what the head reads. likeliest: only the best
         id behind each row is wanted, which can be had for less than all logits.
         """
+        if self.graphs is not None and self.graphs.holds(len(tokens), self.cache.length):
+            return self.graphs.run(tokens, branches=branches, rows=rows, states=states)  # type: ignore[no-any-return]
         if self.lean is not None and self.lean.kernels is not None:
             return self.lean.run(tokens, branches=branches, rows=rows, states=states, likeliest=likeliest)
         positions, full = place(branches, self.cache.length, len(tokens), self.dtype, self.device)
@@ -225,7 +231,7 @@ class CausalLM:
             input_ids=tokens[None].to(self.device),
             position_ids=positions[None],
             attention_mask=mask,
-            **{self._cache_argument: self.cache},
+            **{self.cache_argument: self.cache},
             use_cache=True,
             output_hidden_states=bool(states),
             logits_to_keep=rows,

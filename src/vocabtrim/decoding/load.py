@@ -21,6 +21,8 @@ from .drafters.build import BUILDERS
 from .drafters.plans import Plan
 from .drafters.protocol import Drafter
 from .ends import Ends, FolderEnds, ModelEnds
+from .graphs.drafter import static_drafter
+from .graphs.lm_pass import static_pass, why_not
 from .lean.compiled import compilation
 from .target import Target
 
@@ -35,7 +37,8 @@ _HARMLESS = ("map.unsorted",)
 def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", lean: bool = True) -> Target:
     """Any causal LM folder or hub id.
 
-    lean: False for transformers' own modules throughout, the reference; drafters go the way their target goes.
+    lean: False for transformers' own modules throughout, the reference; otherwise our kernels on a CPU, and on CUDA
+    passes that are recorded as graphs, where they can be. Drafters go the way their target goes.
 
     Raises InputError and CheckpointError for folders that cannot be read, InputError for an unknown dtype or device.
     """
@@ -44,7 +47,10 @@ def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu
     checkpoint = open_checkpoint(folder)  # says in one line what the library would say in forty
     if lean and torch.device(device).type == "cpu":
         compilation()  # begun now, so that it runs while weights are read
-    return Target(open_model(checkpoint, DTYPES[dtype], device), folder, lean=lean)
+    target = Target(open_model(checkpoint, DTYPES[dtype], device), folder, lean=lean)
+    if lean and target.lm.device.type == "cuda" and static_pass(target.lm) is None:
+        target.lm.why_plain = why_not(target.lm)
+    return target
 
 
 def drafter_kind(path: str | Path, target: str | Path | None) -> str:
@@ -78,7 +84,7 @@ def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | None =
     found = _identify(folder, ends.folder)
     _prove_belongs(folder, ends.folder)
     try:
-        return BUILDERS[found.kind](found, head_ids(found).ids, ends, plan)
+        drafter = BUILDERS[found.kind](found, head_ids(found).ids, ends, plan)
     except (VocabTrimError, MemoryError, RuntimeError):
         raise
     except Exception as error:  # whatever the library's classes raise of what the config says
@@ -87,6 +93,8 @@ def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | None =
             found=f"{type(error).__name__}: {error}"[:300],
             remedy="its config.json is damaged or of another drafter: fetch config and weights again, from one place",
         ) from error
+    graphs = isinstance(target, Target) and target.lm.graphs is not None
+    return static_drafter(drafter) if graphs else drafter
 
 
 def _identify(folder: Path, target_folder: Path | None) -> layouts.Drafter:

@@ -160,6 +160,8 @@ def _accept(draft: Draft, target_logits: torch.Tensor, sampling: Sampling, chanc
     def target_probs(node: int) -> torch.Tensor:
         return sampling.probs(target_logits[node])
 
+    if draft.draft_probs is None and sampling.greedy and target_logits.device.type != "cpu":
+        return follow_tree(draft.tree, sampling.likeliest(target_logits))
     if draft.draft_probs is None:
         return follow_tree(draft.tree, lambda node: sampling.draw(target_logits[node], chance))
     return reject_chain(draft.tree, target_probs, draft.draft_probs, draft.kept_ids, chance)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -47,6 +48,21 @@ class Level(NamedTuple):
 
     tokens: torch.Tensor
     parents: torch.Tensor
+
+
+class Candidates(NamedTuple):
+    """All that a dynamic tree is picked from, level by level: a shallower tree's are those of its levels.
+
+    tokens, worth, parents: (candidate,). worth: log-probability of the path to it. parents: a candidate each, -1 for
+    the root. expanded: the candidates that were read, in the order of their entries. ends: behind the last candidate
+    of each level.
+    """
+
+    tokens: torch.Tensor
+    worth: torch.Tensor
+    parents: torch.Tensor
+    expanded: Sequence[torch.Tensor]
+    ends: Sequence[int]
 
 
 # Asks for levels to be read, is sent the (n, kept) logits behind each, and returns what was grown.
@@ -107,22 +123,36 @@ class Chain:
         return self.sampling is not None and not self.sampling.greedy
 
     def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
+        if not self.sampled:
+            return self.grown(root, (yield from self.likeliest(rows, root_logits, depth)).tolist())
         tokens: list[int] = []
         draft_probs: list[torch.Tensor] = []
         logits, root_row = root_logits, torch.zeros(1, dtype=torch.long, device=root_logits.device)
         for step in range(min(depth, self.length)):
             if step > 0:
                 logits = yield Level(torch.tensor(tokens[-1:], device=logits.device), root_row)
-            if self.sampled:
-                rows.prove_numbers(logits[0].amax())
-                draft_probs.append(self.sampling.probs(logits[0]))  # type: ignore[union-attr]
-                column = torch.tensor(chance.draw(draft_probs[-1]), device=logits.device)
-                tokens.append(int(rows.ids(column)))
-            else:
-                tokens.append(int(rows.likeliest(logits)[0]))
-        tree = Tree.chain(root, tokens)
-        draft = Draft(tree, torch.stack(draft_probs), rows.kept_ids) if self.sampled else Draft(tree)
-        return Grown(draft, [-1, *range(len(tokens) - 1), -1])
+            rows.prove_numbers(logits[0].amax())
+            draft_probs.append(self.sampling.probs(logits[0]))  # type: ignore[union-attr]
+            column = torch.tensor(chance.draw(draft_probs[-1]), device=logits.device)
+            tokens.append(int(rows.ids(column)))
+        draft, entries = self.grown(root, tokens)
+        return Grown(Draft(draft.tree, torch.stack(draft_probs), rows.kept_ids), entries)
+
+    def likeliest(
+        self, rows: HeadRows, root_logits: torch.Tensor, depth: int
+    ) -> Generator[Level, torch.Tensor, torch.Tensor]:
+        """(drafted,) the tokens of a greedy chain, each left where the logits are."""
+        token = rows.likeliest(root_logits)
+        tokens, root_row = [token], torch.zeros_like(token)
+        for _ in range(min(depth, self.length) - 1):
+            token = rows.likeliest((yield Level(token, root_row)))
+            tokens.append(token)
+        return torch.cat(tokens)
+
+    @staticmethod
+    def grown(root: int, tokens: Sequence[int]) -> Grown:
+        """The chain of those tokens; the last one was not read."""
+        return Grown(Draft(Tree.chain(root, tokens)), [-1, *range(len(tokens) - 1), -1])
 
 
 @dataclass(frozen=True)
@@ -160,10 +190,14 @@ class DynamicTree:
                 level = growing.send((yield Level(*level)))
         except StopIteration as done:
             nodes: Nodes = done.value
-        tree = Tree(torch.tensor([root, *nodes.tokens]), (-1, *nodes.parents))
-        return Grown(Draft(tree), [-1, *nodes.entries])
+        return self.grown(root, (nodes.tokens, nodes.parents, nodes.entries))
 
     def on_device(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int) -> Growth:
+        return self.grown(root, self.picked((yield from self.candidates(rows, root_logits, depth))).tolist())
+
+    def candidates(
+        self, rows: HeadRows, root_logits: torch.Tensor, depth: int
+    ) -> Generator[Level, torch.Tensor, Candidates]:
         """All candidates of all levels stand in one list; `first` is where the current level begins in it."""
         best = rows.best(root_logits, self.branching)
         tokens, worth = best.ids[0], best.log_probs[0]
@@ -182,27 +216,28 @@ class DynamicTree:
             all_tokens.append(tokens)
             all_worth.append(worth)
             all_parents.append(expanded[-1].repeat_interleave(width))
-        return self._best(root, torch.cat(all_tokens), torch.cat(all_worth), torch.cat(all_parents), expanded)
+        ends = [*accumulate(map(len, all_tokens))]
+        return Candidates(torch.cat(all_tokens), torch.cat(all_worth), torch.cat(all_parents), expanded, ends)
 
-    def _best(
-        self,
-        root: int,
-        tokens: torch.Tensor,
-        worth: torch.Tensor,
-        parents: torch.Tensor,
-        expanded: list[torch.Tensor],
-    ) -> Grown:
-        """The tree of the best candidates. The sort is stable: no child comes before a parent of equal worth."""
+    def picked(self, found: Candidates) -> torch.Tensor:
+        """(3, node) the best candidates, left where they are: token, parent's node, and entry, -1 where none was read.
+
+        The sort is stable: no child comes before a parent of equal worth."""
+        tokens, worth, parents, expanded, _ = found
         picked = worth.sort(descending=True, stable=True).indices[: self.nodes - 1].sort().values
         entry_of = torch.full_like(tokens, -1)
         if expanded:
-            order = torch.cat(expanded)
+            order = torch.cat([*expanded])
             entry_of[order] = torch.arange(len(order), device=order.device)
         node_of = torch.zeros(len(tokens) + 1, dtype=torch.long, device=tokens.device)  # the last, -1, is the root
         node_of[picked] = torch.arange(1, len(picked) + 1, device=tokens.device)
-        columns = torch.stack([tokens[picked], node_of[parents[picked]], entry_of[picked]]).tolist()
-        tree = Tree(torch.tensor([root, *columns[0]]), (-1, *columns[1]))
-        return Grown(Draft(tree), [-1, *columns[2]])
+        return torch.stack([tokens[picked], node_of[parents[picked]], entry_of[picked]])
+
+    @staticmethod
+    def grown(root: int, columns: Sequence[Sequence[int]]) -> Grown:
+        """The tree of what was `picked`."""
+        tokens, parents, entries = columns
+        return Grown(Draft(Tree(torch.tensor([root, *tokens]), (-1, *parents))), [-1, *entries])
 
 
 def _prove_size(name: str, value: int) -> None:
