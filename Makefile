@@ -32,7 +32,7 @@ bench: .venv/ready
 	$(BIN)/python bench/trim.py
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/decode.py
-	$(BIN)/python bench/assisted.py
+	$(BIN)/python bench/peers.py --size 50M
 	$(BIN)/python bench/paper.py
 	$(BIN)/python bench/replay.py
 
