@@ -40,14 +40,14 @@ ENGINES = {"vllm": (vllm_runs.VARIABLE,), "llama.cpp": (llama_engine.VARIABLE, l
 
 @dataclass(frozen=True)
 class Setting:
-    """What all sides share. folder: for their files. compiled: vLLM's modules by torch.compile."""
+    """What all sides share. folder: for their files. eager: vLLM without torch.compile."""
 
     models: PeerModels
     dtype: str
     tokens: int
     threads: int
     folder: Path
-    compiled: bool
+    eager: bool
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def vllm(setting: Setting, stack: ExitStack) -> tuple[dict[str, Side], str]:
             "new_tokens": setting.tokens,
             "max_model_len": max(len(prompt) for prompt, _ in models.prompts) + setting.tokens + 16,
             "run": {"target": str(models.target), "speculative": speculative},
-            "how": {"enforce_eager": not setting.compiled},
+            "how": {"enforce_eager": setting.eager},
         }
         sides[name], version = _vllm(job, folder / name, setting.threads, stack)
     return sides, version
