@@ -87,7 +87,7 @@ def speculate(
 
 def alone(engine: Path, model: Path, prompt: str, new_tokens: int, *arguments: object) -> Drafted:
     """The greedy answer of llama-completion, the model by itself; its "eval time" is of all tokens but the first."""
-    asked = ("-p", prompt, "--no-escape", "-no-cnv", "-n", new_tokens, "--temp", 0, "--ignore-eos")
+    asked = ("-p", prompt, "--no-escape", "-no-cnv", "--special", "-n", new_tokens, "--temp", 0, "--ignore-eos")
     done = prove(tool(engine, "llama-completion", "-m", model, *asked, *arguments))
     read = re.search(r"prompt eval time = .* / +(\d+) tokens", done.stderr)
     spent = re.search(r"\beval time = +([\d.]+) ms / +(\d+) runs", done.stderr)
