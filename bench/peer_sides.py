@@ -151,7 +151,7 @@ def vllm(setting: Setting, stack: ExitStack) -> tuple[dict[str, Side], str]:
         "vLLM, EAGLE-3, full": {"method": "eagle3", "model": str(models.eagle3)} | length,
         "vLLM, EAGLE-3, trimmed": vllm_runs.speculative(cut.serving.command) | length,
     }
-    sides, version = {}, ""
+    started = {}
     for name, speculative in runs.items():
         job = {
             "dtype": setting.dtype,
@@ -160,11 +160,13 @@ def vllm(setting: Setting, stack: ExitStack) -> tuple[dict[str, Side], str]:
             "run": {"target": str(models.target), "speculative": speculative},
             "how": {"enforce_eager": setting.eager},
         }
-        sides[name], version = _vllm(job, folder / name, setting.threads, stack)
-    return sides, version
+        started[name] = _start_vllm(job, folder / name, setting.threads, stack)
+    versions = [line() for line, _ in started.values()]  # each is ready when it says so; they load side by side
+    return {name: answer for name, (_, answer) in started.items()}, versions[0]
 
 
-def _vllm(job: dict[str, Any], scratch: Path, threads: int, stack: ExitStack) -> tuple[Side, str]:
+def _start_vllm(job: dict[str, Any], scratch: Path, threads: int, stack: ExitStack) -> tuple[Callable[[], Any], Side]:
+    """What reads its next line, of which the first is its version, and what asks it."""
     python = Path(os.environ[vllm_runs.VARIABLE])
     around = vllm_runs.environment(scratch) | {"OMP_NUM_THREADS": str(threads)}
     if (openmp := python.parents[1] / "lib" / "libiomp5.so").exists():
@@ -189,8 +191,6 @@ def _vllm(job: dict[str, Any], scratch: Path, threads: int, stack: ExitStack) ->
         log.seek(0)
         raise SystemExit(f"vLLM ended: {log.read()[-3000:]}")
 
-    version = line()  # it is ready
-
     def answer(prompt: list[int], text: str) -> Answer:
         print(json.dumps(prompt), file=asked, flush=True)
         found = line()
@@ -199,7 +199,7 @@ def _vllm(job: dict[str, Any], scratch: Path, threads: int, stack: ExitStack) ->
         passes = timed * found["drafts"] / (found["drafts"] + found["accepted"]) if found["drafts"] else timed
         return Answer(found["tokens"], found["seconds"], timed, passes)
 
-    return answer, version
+    return line, answer
 
 
 def llama_cpp(setting: Setting) -> tuple[dict[str, Side], str]:
