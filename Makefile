@@ -35,7 +35,7 @@ bench: .venv/ready
 	$(BIN)/python bench/head.py
 	$(BIN)/python bench/decode.py
 	$(BIN)/python bench/scale.py
-	$(BIN)/python bench/assisted.py
+	$(BIN)/python bench/peers.py --size 50M
 	$(BIN)/python bench/paper.py
 	$(BIN)/python bench/replay.py
 

@@ -85,6 +85,16 @@ def speculate(
     return counted(done)
 
 
+def alone(engine: Path, model: Path, prompt: str, new_tokens: int, *arguments: object) -> Drafted:
+    """The greedy answer of llama-completion, the model by itself; its "eval time" is of all tokens but the first."""
+    asked = ("-p", prompt, "--no-escape", "-no-cnv", "--special", "-n", new_tokens, "--temp", 0, "--ignore-eos")
+    done = prove(tool(engine, "llama-completion", "-m", model, *asked, *arguments))
+    read = re.search(r"prompt eval time = .* / +(\d+) tokens", done.stderr)
+    spent = re.search(r"\beval time = +([\d.]+) ms / +(\d+) runs", done.stderr)
+    assert read and spent, done.stderr[-3000:]
+    return Drafted(done.stdout.strip("\n"), int(read[1]), int(spent[2]), 0, 0, float(spent[1]) / 1000)
+
+
 def counted(done: subprocess.CompletedProcess[str]) -> Drafted:
     """What the program printed: the text on stdout, its counts as log lines."""
     lines = done.stdout + done.stderr

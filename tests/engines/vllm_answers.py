@@ -37,19 +37,30 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     return answers
 
 
-def answered(job: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    llm = LLM(
-        model=run["target"],
-        dtype=job["dtype"],
-        skip_tokenizer_init=True,
-        enforce_eager=True,
-        enable_prefix_caching=False,
-        max_model_len=job["max_model_len"],
-        max_num_seqs=1,
-        disable_log_stats=False,
-        speculative_config=run["speculative"],
+def opened(job: dict[str, Any], run: dict[str, Any], **how: Any) -> LLM:
+    """how: of LLM's own arguments, in place of those here."""
+    return LLM(
+        **{
+            "model": run["target"],
+            "dtype": job["dtype"],
+            "skip_tokenizer_init": True,
+            "enforce_eager": True,
+            "enable_prefix_caching": False,
+            "max_model_len": job["max_model_len"],
+            "max_num_seqs": 1,
+            "disable_log_stats": False,
+            "speculative_config": run["speculative"],
+        }
+        | how
     )
-    params = SamplingParams(temperature=0.0, max_tokens=job["new_tokens"], ignore_eos=True, detokenize=False)
+
+
+def greedy(new_tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True, detokenize=False)
+
+
+def answered(job: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    llm, params = opened(job, run), greedy(job["new_tokens"])
     prompts = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
     before, seconds, processor_seconds = counters(llm), [], []
     for _ in range(job["repeat"]):
