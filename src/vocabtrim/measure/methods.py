@@ -18,7 +18,7 @@ from ..checkpoint.costs import available_ids, drafter_cost
 from ..checkpoint.read import open_checkpoint
 from ..checkpoint.stored import fingerprint
 from ..decoding.drafters.choose_plan import choose_plan, plan_depth
-from ..decoding.drafters.plans import Plan
+from ..decoding.drafters.plans import Plan, StaticTree
 from ..decoding.load import drafter_kind
 from ..decoding.rounds import GREEDY
 from ..decoding.sampling import Sampling
@@ -44,7 +44,7 @@ class Settings:
     dtype: str = "bfloat16"
     device: str = "cpu"
 
-    def plan(self, kind: str) -> Plan | None:
+    def plan(self, kind: str) -> Plan | StaticTree | None:
         """What a drafter of that kind drafts. Raises as `choose_plan`."""
         numbers = {"draft_length": self.draft_length, "nodes": self.nodes, "branching": self.branching}
         return choose_plan(kind, self.sampling, **numbers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -46,6 +47,21 @@ class Level(NamedTuple):
 
     tokens: torch.Tensor
     parents: torch.Tensor
+
+
+class Candidates(NamedTuple):
+    """All that a dynamic tree is picked from, level by level: a shallower tree's are those of its levels.
+
+    tokens, worth, parents: (candidate,). worth: log-probability of the path to it. parents: a candidate each, -1 for
+    the root. expanded: the candidates that were read, in the order of their entries. ends: behind the last candidate
+    of each level.
+    """
+
+    tokens: torch.Tensor
+    worth: torch.Tensor
+    parents: torch.Tensor
+    expanded: Sequence[torch.Tensor]
+    ends: Sequence[int]
 
 
 # Asks for levels to be read, is sent the (n, kept) logits behind each, and returns what was grown.
@@ -147,6 +163,11 @@ class DynamicTree:
         return self.branching * (self.depth - 1)
 
     def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
+        return self._best(root, (yield from self.candidates(rows, root_logits, depth)))
+
+    def candidates(
+        self, rows: HeadRows, root_logits: torch.Tensor, depth: int
+    ) -> Generator[Level, torch.Tensor, Candidates]:
         """All candidates of all levels stand in one list; `first` is where the current level begins in it."""
         best = rows.best(root_logits, self.branching)
         tokens, worth = best.ids[0], best.log_probs[0]
@@ -165,27 +186,32 @@ class DynamicTree:
             all_tokens.append(tokens)
             all_worth.append(worth)
             all_parents.append(expanded[-1].repeat_interleave(width))
-        return self._best(root, torch.cat(all_tokens), torch.cat(all_worth), torch.cat(all_parents), expanded)
+        ends = [*accumulate(map(len, all_tokens))]
+        return Candidates(torch.cat(all_tokens), torch.cat(all_worth), torch.cat(all_parents), expanded, ends)
 
-    def _best(
-        self,
-        root: int,
-        tokens: torch.Tensor,
-        worth: torch.Tensor,
-        parents: torch.Tensor,
-        expanded: list[torch.Tensor],
-    ) -> Grown:
+    def _best(self, root: int, found: Candidates) -> Grown:
         """The tree of the best candidates. The sort is stable: no child comes before a parent of equal worth."""
+        tokens, worth, parents, expanded, _ = found
         picked = worth.sort(descending=True, stable=True).indices[: self.nodes - 1].sort().values
         entry_of = torch.full_like(tokens, -1)
         if expanded:
-            order = torch.cat(expanded)
+            order = torch.cat([*expanded])
             entry_of[order] = torch.arange(len(order), device=order.device)
         node_of = torch.zeros(len(tokens) + 1, dtype=torch.long, device=tokens.device)  # the last, -1, is the root
         node_of[picked] = torch.arange(1, len(picked) + 1, device=tokens.device)
         columns = torch.stack([tokens[picked], node_of[parents[picked]], entry_of[picked]]).tolist()
         tree = Tree(torch.tensor([root, *columns[0]]), (-1, *columns[1]))
         return Grown(Draft(tree), [-1, *columns[2]])
+
+
+@dataclass(frozen=True)
+class StaticTree:
+    """The size of a Medusa drafter's tree, whose shape is its own. nodes: root included."""
+
+    nodes: int = 64
+
+    def __post_init__(self) -> None:
+        _prove_size("number of drafted nodes", self.nodes - 1)
 
 
 def _prove_size(name: str, value: int) -> None:
