@@ -141,7 +141,7 @@ def test_by_hand_a_chain_counts_while_it_is_right() -> None:
 
 
 def test_shapes_are_what_a_drafter_takes() -> None:
-    """Each goes through `choose_plan`; no tree asks for more nodes than it has candidates for, or fewer than a chain."""
+    """Each goes through `choose_plan`; no tree asks for more nodes than candidates, or for fewer than a chain has."""
     for kind in (INDEPENDENT, EAGLE, MEDUSA):
         for shape in shapes(kind, heads=3):
             assert choose_plan(kind, Sampling(), **shape.numbers) is not None
