@@ -74,7 +74,7 @@ def write(source: Source, folder: Path) -> Serving:
         writer.close()
     return Serving(
         "python convert_hf_to_gguf.py {target} --outfile target.gguf\n"
-        f"llama-server -m target.gguf -md {{out}}/{FILE} --spec-type draft-eagle3 --spec-draft-n-max 4",
+        f"llama-server -m target.gguf -md {{out}}/{FILE} --spec-type draft-eagle3 --spec-draft-n-max {source.chain_length(4)}",
         "`draft acceptance` in the server's log, and draft_n, draft_n_accepted among each answer's timings",
     )
 

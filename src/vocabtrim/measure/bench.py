@@ -61,7 +61,7 @@ def bench(
     settings = settings or Settings()
     folder = local_folder(target)
     words = TargetText(tokenizer or folder)
-    methods = methods_of(folder, drafter, trimmed)
+    methods = methods_of(folder, drafter, trimmed, settings)
     header = run_header(folder, tokenizer or folder, methods, questions, settings)
     with RunWriter(Path(out), header) as writer:
         opened = load_target(folder, dtype=settings.dtype, device=settings.device)
@@ -90,7 +90,7 @@ class _Bench:
 
     def _drafter(self, method: Method) -> Drafter:
         assert method.folder is not None and method.kind is not None
-        return load_drafter(method.folder, self.target, plan=self.settings.plan(method.kind))
+        return load_drafter(method.folder, self.target, plan=self.settings.plan(method.kind, method.tuned))
 
     @property
     def states(self) -> tuple[int, ...]:

@@ -68,16 +68,20 @@ class Samples:
         passes: dict[bool, dict[int, float]] = {}
         for (chain, rows), seconds in self.passes.items():
             passes.setdefault(chain, {})[rows] = median(seconds)
-        return StageTimes(median(self.alone), drafting, {chain: _rising(found) for chain, found in passes.items()})
+        return StageTimes(
+            median(self.alone),
+            {one: {size: rising(found) for size, found in sizes.items()} for one, sizes in drafting.items()},
+            {chain: rising(found) for chain, found in passes.items()},
+        )
 
     @property
     def rounds(self) -> int:
         return len(self.alone) + sum(map(len, self.drafting.values()))
 
 
-def _rising(measured: Mapping[int, float]) -> dict[int, float]:
-    """More rows never take less time: what says so is noise, and spread over its neighbours (pool adjacent
-    violators)."""
+def rising(measured: Mapping[int, float]) -> dict[int, float]:
+    """More rows, or more steps, never take less time: what says so is noise, and spread over its neighbours (pool
+    adjacent violators)."""
     pools: list[list[float]] = []  # mean, how many
     for rows in sorted(measured):
         pools.append([measured[rows], 1])
