@@ -29,8 +29,8 @@ _READ = (
     r"\.weight|(fc|norm|embed_tokens|lm_head)\.weight"
 )
 _SERVE = (  # JSON is YAML, and one line of it can be pasted
-    'echo \'{{"enable_iter_perf_stats": true, "speculative_config": {{"decoding_type": "Eagle", "max_draft_len": {length}, '
-    '"speculative_model_dir": "{{out}}"{states}}}}}\' > speculative.yaml\n'
+    'echo \'{{"enable_iter_perf_stats": true, "speculative_config": {{"decoding_type": "Eagle", '
+    '"max_draft_len": {length}, "speculative_model_dir": "{{out}}"{states}}}}}\' > speculative.yaml\n'
     "trtllm-serve {{target}} --extra_llm_api_options speculative.yaml"
 )
 

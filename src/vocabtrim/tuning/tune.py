@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -410,6 +411,19 @@ def _told(measured: Any) -> dict[str, Any]:
         "nodes": None if combination is None else combination.shape.nodes,
         **{name: value for name, value in asdict(measured).items() if name != "combination"},
     }
+
+
+def unlike_names(files: Sequence[Sequence[Question]]) -> list[Question]:
+    """The questions of several files, the first of each, then the second of each; names told apart by the file's
+    number."""
+    turns = zip_longest(*files)
+    several = len(files) > 1
+    return [
+        replace(question, name=f"{number}/{question.name}") if several else question
+        for turn in turns
+        for number, question in enumerate(turn, start=1)
+        if question is not None
+    ]
 
 
 def _head_rows(drafter: Drafter) -> int:
