@@ -79,8 +79,11 @@ def time_stages(
         run(warm, _largest(kind, depth), _FEWEST)
     took = (perf_counter() - began) / (_FEWEST * len(drafters))
     samples = Samples()
-    runs = _runs(kind, list(drafters), depth)
-    turn = list(islice(runs, _turns(kind, list(drafters))))
+    sizes, lengths = list(drafters), sorted({1, min(2, depth), depth})
+    if took * _FEWEST * _turns(kind, sizes, lengths) > seconds:  # between two, straight lines have to do
+        sizes, lengths = [max(sizes), *([min(sizes)] if len(sizes) > 1 else [])], sorted({1, depth})
+    runs = _runs(kind, sizes, lengths)
+    turn = list(islice(runs, _turns(kind, sizes, lengths)))
     rounds = min(_ROUNDS, max(_FEWEST, int(seconds / (took * len(turn)))))
     for number in range(_REPEATS):
         if number and perf_counter() - began > seconds * number / (number + 1):
@@ -91,23 +94,22 @@ def time_stages(
     return samples.times()
 
 
-def _runs(kind: str, sizes: Sequence[int], depth: int) -> Iterator[tuple[int | None, Shape]]:
+def _runs(kind: str, sizes: Sequence[int], lengths: Sequence[int]) -> Iterator[tuple[int | None, Shape]]:
     """Without an end: the target alone, then every kept size, branching and draft length; of the largest trees every
-    number of nodes comes in its turn."""
-    nodes = cycle(NODES)
+    number of nodes comes in its turn. lengths: that others are laid between."""
+    nodes, depth = cycle(NODES), lengths[-1]
     while True:
         for size in sizes:
             yield None, Shape(depth, 1, depth + 1)
-            for branching, lengths in _timed(kind, depth):
-                for length in lengths:
-                    yield size, _shape(branching, length, depth, nodes)
+            for branching, length in _timed(kind, lengths):
+                yield size, _shape(branching, length, depth, nodes)
 
 
-def _timed(kind: str, depth: int) -> list[tuple[int, tuple[int, ...]]]:
-    """Branchings, and the draft lengths that others are laid between."""
+def _timed(kind: str, lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Branchings and draft lengths; of a Medusa drafter's one length several trees."""
     if kind == MEDUSA:
-        return [(STATIC, (depth,) * 4)]
-    return [(branching, tuple(dict.fromkeys((1, min(2, depth), depth)))) for branching in BRANCHINGS]
+        return [(STATIC, lengths[-1])] * 4
+    return [(branching, length) for branching in BRANCHINGS for length in lengths]
 
 
 def _shape(branching: int, length: int, depth: int, nodes: Iterator[int]) -> Shape:
@@ -119,8 +121,8 @@ def _shape(branching: int, length: int, depth: int, nodes: Iterator[int]) -> Sha
     return Shape(length, branching, next(nodes) if length == depth else max(n for n in NODES if n <= most))
 
 
-def _turns(kind: str, sizes: Sequence[int]) -> int:
-    return len(sizes) * (1 + sum(len(lengths) for _, lengths in _timed(kind, 3)))
+def _turns(kind: str, sizes: Sequence[int], lengths: Sequence[int]) -> int:
+    return len(sizes) * (1 + len(_timed(kind, lengths)))
 
 
 def _largest(kind: str, depth: int) -> Shape:
