@@ -108,11 +108,12 @@ def tune(
     settings = settings or Settings()
     _prove_asked(questions, calibrate, kept, settings, minutes)
     refuse_existing(Path(out))
+    given = [one if isinstance(one, KeptVocabulary) else KeptVocabulary.load(Path(one)) for one in kept]
     run = _Tune(local_folder(target), local_folder(drafter), settings, minutes, say)
     with atomic_directory(Path(out)) as folder:
         work = folder / "work"
         work.mkdir()
-        found = run.tune(questions, work, calibrate=calibrate, kept=kept, tokenizer=tokenizer, out=Path(out))
+        found = run.tune(questions, work, calibrate=calibrate, kept=given, tokenizer=tokenizer, out=Path(out))
         if strict and not found.verdict.speculate:
             raise UnsafeError(found.verdict.reason, remedy="serve the target alone; nothing was written")
         size = found.verdict.picked.kept_size
@@ -150,7 +151,7 @@ class _Tune:
         work: Path,
         *,
         calibrate: Sequence[str | Path],
-        kept: Sequence[str | Path | KeptVocabulary],
+        kept: Sequence[KeptVocabulary],
         tokenizer: str | Path | None,
         out: Path,
     ) -> Tuning:
@@ -158,8 +159,7 @@ class _Tune:
         counts = read_counts(calibrate, tokenizer or self.target_folder)
         own = not counts and not kept
         recorded, told = self._record(words, questions, own)
-        given = [one if isinstance(one, KeptVocabulary) else KeptVocabulary.load(Path(one)) for one in kept]
-        tried = self._kept(given, counts if not own else [counted(told, words.facts)] if told else [])
+        tried = self._kept(kept, counts if not own else [counted(told, words.facts)] if told else [])
         self._prove_tokenizer(tried, words)
         sizes = [self.full_size, *(one.size for one in tried)]
         reached = self._replay([None, *(one.ids for one in tried)], recorded)
