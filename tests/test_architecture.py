@@ -20,7 +20,7 @@ FAMILY = SOURCE / "testbed" / "data" / "family"  # carried data: its manifest li
 # Folders and single modules in the order of the data flow: each imports only from its own and from those before it.
 # The testbed makes what the others read: its makers know files at most, only its demo runs the whole job.
 ORDER = (
-    *("errors", "provenance", "hub", "cost", "calibrate", "vocabulary", "checkpoint"),
+    *("errors", "provenance", "cache", "hub", "cost", "calibrate", "vocabulary", "checkpoint"),
     *("decoding", "measure", "collecting", "plugins", "exports", "report", "job", "tuning", "testbed", "cli"),
 )
 

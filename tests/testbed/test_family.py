@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vocabtrim.cache import default_cache
 from vocabtrim.errors import CheckpointError, InputError, OutputError
 from vocabtrim.provenance import sha256_file
-from vocabtrim.testbed.family import MANIFEST, MEDUSA_BLOCKS, MEMBERS, default_cache, member
+from vocabtrim.testbed.family import MANIFEST, MEDUSA_BLOCKS, MEMBERS, member
 
 
 @pytest.fixture

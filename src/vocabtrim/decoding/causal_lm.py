@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..checkpoint.read import Checkpoint
 from ..errors import CheckpointError, UnsupportedError
-from .kv_cache import KeyValueCache
+from .kv_cache import KeyValueCache, cache_argument
+from .lean.lm import LeanLM
+from .lean.stack import NotLeanError
+from .passes import Branches, Pass, place
 from .stored_weights import FLOATS
 
 _ATTENTION = {"full_attention", "sliding_attention"}
@@ -32,30 +34,6 @@ _ROBERTA = {
     *("roberta", "roberta-prelayernorm", "camembert", "data2vec-text"),
     *("xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """What one pass gave.
-
-    logits: (row, ids of the head), behind the last rows that were asked for.
-    hidden: (token, states * hidden), for every token the asked-for hidden states side by side; None where none were.
-    """
-
-    logits: torch.Tensor
-    hidden: torch.Tensor | None
-
-
-@dataclass(frozen=True, eq=False)
-class Branches:
-    """How n new tokens, and the e newest entries before them, hang together where they are no straight line.
-
-    depths: (e + n,) position of each, counted from the first of them. visible: (n, e + n) bool, what each new token may
-    attend to among them; entries older than these are visible to all.
-    """
-
-    depths: torch.Tensor
-    visible: torch.Tensor
 
 
 def open_model(
@@ -148,16 +126,27 @@ def _prove_unquantized(checkpoint: Checkpoint) -> None:
 
 
 class CausalLM:
-    """A model and its cache. Entries are appended by `run`; whoever runs it rewinds or commits `cache`."""
+    """A model and its cache. Entries are appended by `run`; whoever runs it rewinds or commits `cache`.
 
-    def __init__(self, model: Any) -> None:
+    lean: the same model by our kernels, for sequences that go that way; None where `why_plain` says why not.
+    """
+
+    def __init__(self, model: Any, *, lean: bool = True) -> None:
         self.model = model.eval()
         self.config = model.config.get_text_config()
         for prove in (_prove_rewindable, _prove_one_way, _prove_places, _prove_masks):
             prove(model, self.config)
         self.cache = KeyValueCache(self.layers)
+        self._cache_argument = cache_argument(model.forward) or ""
         # Asked for once: the model looks through its weights for them.
         self.device, self.dtype = torch.device(model.device), model.dtype
+        self.lean: LeanLM | None = None
+        self.why_plain: str | None = None if lean else "the plain path was asked for"
+        if lean:
+            try:
+                self.lean = LeanLM(model, self.config, self.cache)
+            except NotLeanError as reason:
+                self.why_plain = str(reason)
 
     @property
     def vocab(self) -> int:
@@ -190,6 +179,12 @@ class CausalLM:
         name = "original_max_position_embeddings"
         return int(said[name] if said.get(name) else getattr(self.config, name, self.context))
 
+    def begin(self, room: int) -> None:
+        """Forget everything, and have room for as many entries as the sequence will ever need."""
+        self.cache.reserve(room)
+        if self.lean is not None:
+            self.lean.begin(room)
+
     @torch.inference_mode()
     def run(
         self,
@@ -198,19 +193,23 @@ class CausalLM:
         branches: Branches | None = None,
         rows: int = 1,
         states: Sequence[int] = (),
+        likeliest: bool = False,
     ) -> Pass:
         """Append tokens (n,) to the cache, one behind the other where no `branches` say otherwise.
 
         rows: how many of the last tokens' logits are wanted. states: whose hidden states are wanted, counted as in
-        transformers: state i is the input of decoder layer i, and -1 is what the head reads.
+        transformers: state i is the input of decoder layer i, and -1 is what the head reads. likeliest: only the best
+        id behind each row is wanted, which can be had for less than all logits.
         """
+        if self.lean is not None and self.lean.kernels is not None:
+            return self.lean.run(tokens, branches=branches, rows=rows, states=states, likeliest=likeliest)
         positions, full = place(branches, self.cache.length, len(tokens), self.dtype, self.device)
         mask = None if branches is None or full is None else self._by_layer(full, positions, branches.depths)
         out = self.model(
             input_ids=tokens[None].to(self.device),
             position_ids=positions[None],
             attention_mask=mask,
-            past_key_values=self.cache,
+            **{self._cache_argument: self.cache},
             use_cache=True,
             output_hidden_states=bool(states),
             logits_to_keep=rows,
@@ -258,10 +257,10 @@ def _prove_one_way(model: Any, config: Any) -> None:
             found=f"a {config.model_type} model that is no decoder",
             remedy="use a model that was trained to read forwards",
         )
-    if "past_key_values" not in signature(model.forward).parameters:
+    if cache_argument(model.forward) is None:
         raise UnsupportedError(
             f"{type(model).__name__} keeps no cache of keys and values",
-            expected="a forward that takes past_key_values",
+            expected="a forward that takes a cache (past_key_values in older versions)",
             found="one that does not",
             remedy="use a model with a key-value cache",
         )
@@ -306,19 +305,3 @@ def _prove_masks(model: Any, config: Any) -> None:
             found=attention,
             remedy='load it with attn_implementation="sdpa"',
         )
-
-
-def place(
-    branches: Branches | None, past: int, new: int, dtype: torch.dtype, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Positions (new,) of tokens behind `past` entries, and (1, 1, new, past + new) to be added to attention scores.
-
-    The mask is None where no `branches` are: then the attention is plain and causal.
-    """
-    if branches is None:
-        return torch.arange(past, past + new, device=device), None
-    visible, depths = branches.visible.to(device), branches.depths.to(device)
-    straight = past + new - depths.numel()  # entries that stand one behind the other, and that all may attend to
-    mask = torch.zeros(1, 1, new, past + new, dtype=dtype, device=device)
-    mask[..., straight:].masked_fill_(~visible, torch.finfo(dtype).min)
-    return straight + depths[-new:], mask

@@ -39,6 +39,9 @@ class Ends(Protocol):
     def hidden_size(self) -> int: ...
     @property
     def layers(self) -> int: ...
+    @property
+    def lean(self) -> bool:
+        """Whether what is built on it may go by our kernels."""
 
     def embedding(self) -> torch.Tensor:
         """(ids, hidden), in its dtype and on its device."""
@@ -83,6 +86,10 @@ class ModelEnds:
     def layers(self) -> int:
         return self.target.lm.layers
 
+    @property
+    def lean(self) -> bool:
+        return self.target.lm.lean is not None
+
     def embedding(self) -> torch.Tensor:
         return self.target.lm.model.get_input_embeddings().weight  # type: ignore[no-any-return]
 
@@ -101,6 +108,7 @@ class FolderEnds:
     folder: Path | None
     dtype: torch.dtype
     device: torch.device
+    lean: bool = True
     config: Any = field(init=False)
 
     def __post_init__(self) -> None:

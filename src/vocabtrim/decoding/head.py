@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from .lean.library import Kernels, matrix
 from .sampling import widened
 
 
@@ -26,14 +27,19 @@ class Best(NamedTuple):
 class HeadRows:
     """Which target id each row of a head scores: logits of those rows -> the best ids. Computes no logits itself.
 
-    kept_ids: (kept,) ascending int64 target ids; None where row i is id i.
+    kept_ids: (kept,) ascending int64 target ids; None where row i is id i. kernels: by which the best are found; None
+    for torch.
     """
 
-    def __init__(self, kept_ids: torch.Tensor | None = None) -> None:
-        self.kept_ids = kept_ids
+    def __init__(self, kept_ids: torch.Tensor | None = None, kernels: Kernels | None = None) -> None:
+        self.kept_ids, self.kernels = kept_ids, kernels
 
     def likeliest(self, draft_logits: torch.Tensor) -> torch.Tensor:
         """(row,) the best id of each row of (row, kept) logits, the lowest of equals. Raises as `best`."""
+        if self.kernels is not None:
+            ranked = self.kernels.rank(draft_logits.float().contiguous(), 1, sums=False)
+            self.prove_numbers(ranked.values)
+            return self.ids(ranked.columns[:, 0])
         largest, columns = widened(draft_logits).max(dim=-1)
         if not isfinite(largest.sum()):  # half the time of looking at each
             self.prove_numbers(largest)
@@ -44,8 +50,13 @@ class HeadRows:
 
         Raises CheckpointError for logits that hold NaN or infinity.
         """
-        logits = draft_logits.float()
-        values, columns = logits.topk(min(width, logits.shape[-1]), dim=-1)
+        logits, width = draft_logits.float(), min(width, draft_logits.shape[-1])
+        if self.kernels is not None:
+            columns, values, log_sums = self.kernels.rank(logits.contiguous(), width)
+            assert log_sums is not None
+            self.prove_numbers(values[:, 0])
+            return Best(self.ids(columns), (values - log_sums[:, None]).clamp_(max=0))
+        values, columns = logits.topk(width, dim=-1)
         self.prove_numbers(values[..., 0])
         log_probs = values - logits.logsumexp(dim=-1, keepdim=True)
         return Best(self.ids(columns), log_probs.clamp_(max=0))
@@ -76,6 +87,7 @@ class Head(nn.Module, HeadRows):
         self, weight: torch.Tensor, bias: torch.Tensor | None = None, kept_ids: torch.Tensor | None = None
     ) -> None:
         super().__init__()
+        self.kernels = None
         self.replace(weight, bias, kept_ids)
 
     def replace(
@@ -93,9 +105,15 @@ class Head(nn.Module, HeadRows):
         # Detached, so that a parameter stays the property of the model it came from.
         self.weight, self.kept_ids = weight.detach(), kept_ids
         self.bias = None if bias is None else bias.detach()
+        self._matrix = None
+        if self.weight.is_contiguous() and (self.bias is None or self.bias.is_contiguous()):
+            self._matrix = matrix(self.weight, self.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., hidden) -> (..., kept) logits."""
         # As a matrix: one row cut out of several as (1, 1, hidden) takes torch ten times as long in bfloat16.
         rows = hidden.reshape(-1, hidden.shape[-1])
+        if self.kernels is not None and self._matrix is not None:
+            logits = self.kernels.multiply(self._matrix, rows.to(self.weight.dtype).contiguous())
+            return logits.view(*hidden.shape[:-1], -1)
         return nn.functional.linear(rows, self.weight, self.bias).view(*hidden.shape[:-1], -1)

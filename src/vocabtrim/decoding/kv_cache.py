@@ -7,11 +7,23 @@ cache holds exactly the tokens that were emitted. Models speak to it through tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+def cache_argument(forward: Callable[..., Any]) -> str | None:
+    """By which name a module's forward takes a cache; None where it takes none.
+
+    transformers 5.24 renamed `past_key_values` to `cache`. XLM's `cache` is an older thing of its own.
+    """
+    taken = signature(forward).parameters
+    if "past_key_values" in taken:
+        return "past_key_values"
+    return "cache" if "cache" in taken and "dict" not in str(taken["cache"].annotation).lower() else None
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
@@ -63,6 +75,7 @@ class KeyValueCache(Cache):  # type: ignore[misc]
 
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[_Layer() for _ in range(layers)])
+        self._together: torch.Tensor | None = None
 
     @property
     def capacity(self) -> int:
@@ -82,8 +95,24 @@ class KeyValueCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             layer.length = 0
             if layer.capacity < capacity or not layer.is_initialized:
-                layer.keys = layer.values = None  # gone before the larger ones are made
+                layer.keys = layer.values = self._together = None  # gone before the larger ones are made
                 layer.capacity, layer.is_initialized = capacity, False
+
+    def together(self, heads: int, head_dim: int, dtype: torch.dtype) -> torch.Tensor:
+        """The memory of all layers, (layer, 2, heads, capacity, head_dim), keys and values, for layers that are alike.
+
+        Made now where there is none yet. What was appended by `update` before is in it only if it was made before.
+        """
+        if self._together is None:
+            self._together = torch.empty(len(self.layers), 2, heads, self.capacity, head_dim, dtype=dtype)
+            for layer, (keys, values) in zip(self.layers, self._together, strict=True):
+                layer.keys, layer.values, layer.is_initialized = keys[None], values[None], True
+        return self._together
+
+    def append(self, entries: int) -> None:
+        """Count so many more entries, whose keys and values somebody wrote to where they belong."""
+        for layer in self.layers:
+            layer.length += entries
 
     def rewind(self, length: int) -> None:
         """Forget every entry from `length` on."""
@@ -97,5 +126,9 @@ class KeyValueCache(Cache):  # type: ignore[misc]
             self.rewind(start + len(path))  # a chain's accepted nodes already stand where they belong
             return
         entries = torch.tensor([start + node for node in path], device=self.layers[0].keys.device)
+        if self._together is not None:  # as below, for all layers at once
+            self._together[..., start : start + len(path), :] = self._together[..., entries, :]
+            self.rewind(start + len(path))
+            return
         for layer in self.layers:
             layer.gather(entries, start)

@@ -21,6 +21,7 @@ from .drafters.build import BUILDERS
 from .drafters.plans import Plan, StaticTree
 from .drafters.protocol import Drafter
 from .ends import Ends, FolderEnds, ModelEnds
+from .lean.compiled import compilation
 from .target import Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -31,15 +32,19 @@ _RULES = ("map.", "head.", "tokenizer.", "config.vocab_size")
 _HARMLESS = ("map.unsorted",)
 
 
-def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu") -> Target:
+def load_target(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", lean: bool = True) -> Target:
     """Any causal LM folder or hub id.
+
+    lean: False for transformers' own modules throughout, the reference; drafters go the way their target goes.
 
     Raises InputError and CheckpointError for folders that cannot be read, InputError for an unknown dtype or device.
     """
     _prove_place(dtype, device)
     folder = local_folder(path)
     checkpoint = open_checkpoint(folder)  # says in one line what the library would say in forty
-    return Target(open_model(checkpoint, DTYPES[dtype], device), folder)
+    if lean and torch.device(device).type == "cpu":
+        compilation()  # begun now, so that it runs while weights are read
+    return Target(open_model(checkpoint, DTYPES[dtype], device), folder, lean=lean)
 
 
 def drafter_kind(path: str | Path, target: str | Path | None) -> str:
@@ -47,14 +52,17 @@ def drafter_kind(path: str | Path, target: str | Path | None) -> str:
     return _identify(local_folder(path), None if target is None else local_folder(target)).kind
 
 
-def open_ends(path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", alone: bool = False) -> FolderEnds:
+def open_ends(
+    path: str | Path, *, dtype: str = "bfloat16", device: str = "cpu", alone: bool = False, lean: bool = True
+) -> FolderEnds:
     """What a drafter is built on, of a target's folder or hub id, without loading the target.
 
-    alone: the folder is an independent drafter's, to be opened with no target beside it. Raises as `load_target`.
+    alone: the folder is an independent drafter's, to be opened with no target beside it. lean: see `load_target`.
+    Raises as `load_target`.
     """
     _prove_place(dtype, device)
     folder = local_folder(path)
-    return FolderEnds(open_checkpoint(folder), None if alone else folder, DTYPES[dtype], torch.device(device))
+    return FolderEnds(open_checkpoint(folder), None if alone else folder, DTYPES[dtype], torch.device(device), lean)
 
 
 def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | StaticTree | None = None) -> Drafter:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from .causal_lm import Branches, CausalLM, Pass
+from .causal_lm import CausalLM
+from .passes import Branches, Pass
 from .tree import Tree
 
 
@@ -21,11 +22,11 @@ class Target:
 
     model: the loaded model; its device and dtype are the target's. folder: where it was loaded from, which drafters
     without a head or an embedding of their own are identified by; what the model says of itself where None.
-    The model may not be moved or cast afterwards.
+    The model may not be moved or cast afterwards. lean: whether passes may go by our kernels (see lean/).
     """
 
-    def __init__(self, model: Any, folder: Path | None = None) -> None:
-        self.lm = CausalLM(model)
+    def __init__(self, model: Any, folder: Path | None = None, *, lean: bool = True) -> None:
+        self.lm = CausalLM(model, lean=lean)
         named = getattr(model, "name_or_path", "")
         self.folder = folder or (Path(named) if named else None)
         self.turn = 0  # how many sequences were begun; whoever began an earlier one may not go on with it
@@ -51,15 +52,16 @@ class Target:
         read, or None where none were asked for or nothing was there to read.
         """
         self.turn += 1
-        self.lm.cache.reserve(room)
+        self.lm.begin(room)
         if len(tokens) == 1:
             return None
         return self.lm.run(torch.tensor(tokens[:-1]), states=states).hidden
 
-    def verify(self, tree: Tree, states: Sequence[int] = ()) -> Pass:
-        """Append every node of a tree; logits (node, target_vocab) behind each. `commit` keeps the accepted ones."""
+    def verify(self, tree: Tree, states: Sequence[int] = (), *, likeliest: bool = False) -> Pass:
+        """Append every node of a tree; logits (node, target_vocab) behind each, or, where `likeliest` says that this is
+        all that is wanted, perhaps only the best id behind each. `commit` keeps the accepted ones."""
         branches = Branches(tree.depths, tree.visible) if tree.branches else None
-        return self.lm.run(tree.tokens, branches=branches, rows=tree.size, states=states)
+        return self.lm.run(tree.tokens, branches=branches, rows=tree.size, states=states, likeliest=likeliest)
 
     def commit(self, tree: Tree, path: Sequence[int]) -> None:
         """After `verify`: keep the root and the nodes of `path`, forget the others."""

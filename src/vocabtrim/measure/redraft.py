@@ -46,10 +46,16 @@ class Redraft(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Pick:
-    """A kept vocabulary's rows among a head's. columns: (kept,) ascending; None for all of them. rows: their ids."""
+    """A kept vocabulary's rows among a head's. columns: (kept,) ascending; None for all of them. ids: of these rows."""
 
+    head: Head
     columns: torch.Tensor | None
-    rows: HeadRows
+    ids: torch.Tensor | None
+
+    @property
+    def rows(self) -> HeadRows:
+        """Found as a head cut to these rows would find them."""
+        return HeadRows(self.ids, self.head.kernels)
 
     def of(self, head_logits: torch.Tensor) -> torch.Tensor:
         """(row, head rows) -> (row, kept)."""
@@ -222,6 +228,7 @@ class StaticBest:
         self._first = start - (len(recorded.prompt) - 2)
         self._best = [[[] for _ in self._widths] for _ in self._picks]
         hidden = states_of(recorded, start, len(recorded.prompt) + len(recorded.output) - 2, self._drafter.heads[0])
+        self._drafter.choose_way(len(recorded.output))
         for block in () if hidden is None else torch.split(hidden, _BLOCK):
             for head, (width, logits) in enumerate(zip(self._widths, self._drafter.logits(block), strict=False)):
                 for best, pick in zip(self._best, self._picks, strict=True):
@@ -272,7 +279,7 @@ class _Opaque:
 def pick_rows(head: Head, ids: Ids | None) -> Pick:
     """A kept vocabulary's rows among a head's. Raises MismatchError for ids that the head has no row for."""
     if ids is None:
-        return Pick(None, HeadRows(head.kept_ids))
+        return Pick(head, None, head.kept_ids)
     wanted, device = torch.tensor(ids), head.weight.device
     own = torch.arange(head.weight.shape[0]) if head.kept_ids is None else head.kept_ids.cpu()
     columns = torch.searchsorted(own, wanted).clamp(max=len(own) - 1)
@@ -285,7 +292,7 @@ def pick_rows(head: Head, ids: Ids | None) -> Pick:
             remedy="replay the drafter that the kept vocabulary was chosen for, before it was cut",
         )
     whole = len(columns) == len(own)
-    return Pick(None if whole else columns.to(device), HeadRows(wanted.to(device)))
+    return Pick(head, None if whole else columns.to(device), wanted.to(device))
 
 
 def states_of(recorded: Recorded, start: int, end: int, head: Head | None = None) -> torch.Tensor | None:

@@ -8,12 +8,12 @@ training is in train/.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cache import default_cache
 from ..errors import CheckpointError, InputError, OutputError
 from ..provenance import atomic_directory, sha256_file
 
@@ -111,13 +111,6 @@ def _manifest(family: Path) -> dict[str, dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{family / MANIFEST} is damaged", found=repr(error), remedy=_REINSTALL) from error
     return files
-
-
-def default_cache() -> Path:
-    """VOCABTRIM_CACHE, or vocabtrim's folder in the user's cache."""
-    if told := os.environ.get("VOCABTRIM_CACHE"):
-        return Path(told)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vocabtrim"
 
 
 def whole_medusa(blocks: dict[str, Tensor], target_head: Tensor) -> dict[str, Tensor]:

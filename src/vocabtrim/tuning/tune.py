@@ -25,6 +25,7 @@ from ..checkpoint.tuned import Tuned
 from ..decoding.drafters.medusa import MedusaDrafter
 from ..decoding.drafters.protocol import Drafter
 from ..decoding.drafters.stepping import SteppingDrafter
+from ..decoding.lean.compiled import ready_kernels
 from ..decoding.load import drafter_kind, load_drafter, load_target
 from ..decoding.rounds import decode
 from ..decoding.text import TargetText
@@ -51,6 +52,7 @@ from .verdict import Verdict, judge
 # Up to which share of the time each part goes on; the rest is the race's.
 _RECORDING, _REPLAYING, _TIMING = 0.2, 0.4, 0.55
 _FEWEST_TOKENS = 16  # of an answer, however slow the target is
+_MANY_BYTES = 1 << 50
 _GAIN = 1.01  # a refined prediction below this is not worth measuring
 
 Say = Callable[[str], None]
@@ -131,6 +133,8 @@ class _Tune:
         self.target_folder, self.drafter_folder, self.settings = target, drafter, settings
         self.kind = drafter_kind(drafter, target)
         self.target = load_target(target, dtype=settings.dtype, device=settings.device)
+        if self.target.lm.lean is not None:
+            ready_kernels(_MANY_BYTES)  # what is timed is how it will be, not how it is while they are compiled
         self.full: Drafter = load_drafter(drafter, self.target)
         self.full_size = _head_rows(self.full)
         self.heads = len(self.full.heads) if isinstance(self.full, MedusaDrafter) else 0

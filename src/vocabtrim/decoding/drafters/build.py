@@ -47,7 +47,7 @@ def independent(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | 
     else:
         body = {name: load_weight(found.checkpoint.tensors[name]) for name in found.body}
         model, head = open_model(found.checkpoint, dtype, device, body), _head(found.heads[0], ids, on)
-    return SteppingDrafter(IndependentBody(model, head), plan or Chain())
+    return SteppingDrafter(IndependentBody(model, head, lean=on.lean), plan or Chain())
 
 
 def eagle_1_2(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None) -> Drafter:
@@ -61,9 +61,8 @@ def eagle_1_2(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | No
         )
     _fill(layers, names, found, on)
     head = on.head() if ids is None else _head(found.heads[0], ids, on)
-    return SteppingDrafter(
-        FeatureBody(layers, _embed(found, on, layers.config.hidden_size), head, eagle.STATES), plan or DynamicTree()
-    )
+    embedding = _embedding(found, on, layers.config.hidden_size)
+    return SteppingDrafter(FeatureBody(layers, embedding, head, eagle.STATES, lean=on.lean), plan or DynamicTree())
 
 
 def eagle_3(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None) -> Drafter:
@@ -81,7 +80,8 @@ def eagle_3(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None
             head_norms="midlayer.self_attn.q_norm.weight" in names,
         )
     _fill(layers, names, found, on)
-    body = FeatureBody(layers, _embed(found, on, layers.config.hidden_size), _head(found.heads[0], ids, on), states)
+    embedding = _embedding(found, on, layers.config.hidden_size)
+    body = FeatureBody(layers, embedding, _head(found.heads[0], ids, on), states, lean=on.lean)
     return SteppingDrafter(body, plan or DynamicTree())
 
 
@@ -108,7 +108,7 @@ def medusa(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | Stati
         _fill(block, names, found, on)
         blocks.append(block)
     places = () if plan is None else static_tree(len(blocks), plan.nodes)
-    return MedusaDrafter(blocks, [_head(head, ids, on) for head in found.heads], places)
+    return MedusaDrafter(blocks, [_head(head, ids, on) for head in found.heads], places, lean=on.lean)
 
 
 BUILDERS: dict[str, Builder] = {
@@ -201,8 +201,8 @@ def _head(head: layouts.Head, ids: Ids | None, on: Ends) -> Head:
     return Head(parts["weight"], parts.get("bias"), kept_ids)
 
 
-def _embed(found: layouts.Drafter, on: Ends, hidden: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Rows of the drafter's own embedding, or of the target's where it has none: without the factor that some targets
+def _embedding(found: layouts.Drafter, on: Ends, hidden: int) -> torch.Tensor:
+    """The drafter's own embedding, or of the target's where it has none: without the factor that some targets
     put behind theirs, as SafeAILab's trainer and vLLM take the bare weight."""
     if not found.embeddings:
         weight = on.embedding()
@@ -216,4 +216,4 @@ def _embed(found: layouts.Drafter, on: Ends, hidden: int) -> Callable[[torch.Ten
             found=list(weight.shape),
             remedy="use the target that the drafter was made for",
         )
-    return lambda tokens: nn.functional.embedding(tokens, weight)
+    return weight

@@ -6,13 +6,19 @@ affair, not the model's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from ..kv_cache import KeyValueCache
+from ..kv_cache import KeyValueCache, cache_argument
+from ..lean.library import Kernels
+from ..lean.stack import LeanStack, Parts
 from .feature_body import FeatureLayers, Out
+
+CACHE = cache_argument(LlamaDecoderLayer.forward) or ""
 
 # What EAGLE-1/2 calls a feature: the hidden state that the target's head reads.
 STATES = (-1,)
@@ -32,8 +38,11 @@ class EagleLayers(FeatureLayers):
         if not input_norm:
             self.layers[0].input_layernorm = nn.Identity()
 
-    def fuse(self, hidden: torch.Tensor) -> torch.Tensor:
+    def fuse(self, hidden: torch.Tensor, kernels: Kernels | None = None) -> torch.Tensor:
         return hidden
+
+    def lean(self, rotary: Any, embedding: torch.Tensor, cache: KeyValueCache) -> LeanStack:
+        return LeanStack(Parts(self.config, list(self.layers), rotary, embedding, fuse=self.fc), cache)
 
     def forward(
         self,
@@ -45,5 +54,5 @@ class EagleLayers(FeatureLayers):
     ) -> Out:
         states = self.fc(torch.cat([embedded, features], dim=-1))[None]
         for layer in self.layers:
-            states = layer(states, attention_mask=mask, past_key_values=cache, position_embeddings=positions)
+            states = layer(states, attention_mask=mask, position_embeddings=positions, **{CACHE: cache})
         return Out(states[0], states[0])

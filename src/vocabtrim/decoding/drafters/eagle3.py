@@ -6,14 +6,20 @@ and vllm-project/vllm, model_executor/models/llama_eagle3.py. It has a head and 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
-from ..kv_cache import KeyValueCache
+from ..kv_cache import KeyValueCache, cache_argument
+from ..lean.library import Kernels
+from ..lean.stack import LeanStack, Parts, Passed
 from .feature_body import FeatureLayers, Out
 from .variants import Eagle3Norms
+
+CACHE = cache_argument(LlamaAttention.forward) or ""
 
 
 class _Midlayer(nn.Module):
@@ -66,13 +72,23 @@ class Eagle3Layers(FeatureLayers):
         self.midlayer = _Midlayer(config, head_norms=head_norms)
         self.norm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def fuse(self, hidden: torch.Tensor) -> torch.Tensor:
+    def fuse(self, hidden: torch.Tensor, kernels: Kernels | None = None) -> torch.Tensor:
         if self.norms.before_fc:
             hidden = self.input_norm(hidden)
         if self.norms.each_state:
             parts = hidden.chunk(len(self.fc_norm), dim=-1)
             hidden = torch.cat([norm(part) for norm, part in zip(self.fc_norm, parts, strict=True)], dim=-1)
+        if kernels is not None:
+            return kernels.project(self.fc, hidden)
         return self.fc(hidden)  # type: ignore[no-any-return]
+
+    def lean(self, rotary: Any, embedding: torch.Tensor, cache: KeyValueCache) -> LeanStack:
+        residual = self.norms.before_residual
+        parts = Parts(self.config, [self.midlayer], rotary, embedding, self.norm, normed_residual=residual)
+        return LeanStack(parts, cache)
+
+    def out(self, passed: Passed) -> Out:
+        return Out(passed.head_input if self.norms.output else passed.features, passed.head_input)
 
     def forward(
         self,
@@ -85,7 +101,7 @@ class Eagle3Layers(FeatureLayers):
         block = self.midlayer
         normed = block.hidden_norm(features)
         wide = torch.cat([block.input_layernorm(embedded), normed], dim=-1)[None]
-        attended, _ = block.self_attn(wide, positions, mask, past_key_values=cache)
+        attended, _ = block.self_attn(wide, positions, mask, **{CACHE: cache})
         states = (normed if self.norms.before_residual else features) + attended[0]
         states = states + block.mlp(block.post_attention_layernorm(states))
         head_input = self.norm(states)

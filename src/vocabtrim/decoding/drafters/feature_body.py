@@ -7,17 +7,21 @@ before it) takes one entry of the cache, at the position of the feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from ..causal_lm import Branches, place
 from ..head import Head
 from ..kv_cache import KeyValueCache
+from ..lean.compiled import ready_kernels
+from ..lean.library import Kernels
+from ..lean.stack import LeanStack, NotLeanError, Passed
+from ..passes import Branches, place
 from .stepping import Levels
 
 
@@ -33,9 +37,17 @@ class FeatureLayers(nn.Module):
 
     config: LlamaConfig
 
-    def fuse(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(n, states * target hidden) -> (n, hidden) features."""
+    def fuse(self, hidden: torch.Tensor, kernels: Kernels | None = None) -> torch.Tensor:
+        """(n, states * target hidden) -> (n, hidden) features. kernels: by which to multiply; None for torch."""
         raise NotImplementedError
+
+    def lean(self, rotary: Any, embedding: torch.Tensor, cache: KeyValueCache) -> LeanStack:
+        """The same layers by the kernels. Raises NotLeanError where they do not know them."""
+        raise NotImplementedError
+
+    def out(self, passed: Passed) -> Out:
+        """What `forward` gives, of a pass by the kernels."""
+        return Out(passed.features, passed.head_input)
 
     def forward(
         self,
@@ -50,19 +62,21 @@ class FeatureLayers(nn.Module):
 
 
 class FeatureBody:
-    """layers: the drafter's own. embed: ids -> (n, hidden), its own embedding or the target's. states: whose hidden
-    states of the target it reads. head: its own, or rows of the target's."""
+    """layers: the drafter's own. embedding: (ids, hidden), its own or the target's. states: whose hidden states of the
+    target it reads. head: its own, or rows of the target's. lean: whether passes may go by our kernels."""
 
     context: int | None = None  # published configs say how long the training texts were, not how far the layers reach
 
     def __init__(
         self,
         layers: FeatureLayers,
-        embed: Callable[[torch.Tensor], torch.Tensor],
+        embedding: torch.Tensor,
         head: Head,
         states: tuple[int, ...],
+        *,
+        lean: bool = True,
     ) -> None:
-        self.layers, self.embed, self.head, self.states = layers, embed, head, states
+        self.layers, self.embedding, self.head, self.states = layers, embedding, head, states
         self.rotary = LlamaRotaryEmbedding(layers.config).to(head.weight.device)
         self.cache = KeyValueCache(layers.config.num_hidden_layers)
         self._unread: list[int] = []
@@ -70,9 +84,15 @@ class FeatureBody:
         self._base = 0
         self._levels = Levels(head.weight.device)
         self._features = torch.empty(0)  # of the last level
+        self._bytes = sum(weight.nbytes for weight in (*layers.parameters(), head.weight))
+        self._lean: LeanStack | None = None
+        if lean:
+            with suppress(NotLeanError):
+                self._lean = layers.lean(self.rotary, embedding, self.cache)
 
     def begin(self, prompt: Sequence[int], room: int, hidden: torch.Tensor | None) -> None:
         self.cache.reserve(room)
+        self.head.kernels = None if self._lean is None else ready_kernels(self._bytes * room)
         self._unread = list(prompt[1:])
         self._hidden = [] if hidden is None else [hidden]
         self._base = 0
@@ -85,7 +105,7 @@ class FeatureBody:
         branches = None  # plain causal attention, where nothing stands before
         if self.cache.length > 0 and rows > 1:
             branches = Branches(torch.arange(rows), torch.ones(rows, rows, dtype=torch.bool).tril())
-        features = self.layers.fuse(torch.cat(self._hidden))
+        features = self.layers.fuse(torch.cat(self._hidden), self.head.kernels)
         logits = self._step(tokens, features, branches, last=True)
         self._unread, self._hidden = [], []
         self._base, self._levels = self.cache.length, Levels(self.head.weight.device)
@@ -104,9 +124,14 @@ class FeatureBody:
         self, tokens: torch.Tensor, features: torch.Tensor, branches: Branches | None, last: bool = False
     ) -> torch.Tensor:
         """Append pairs; logits (n, kept) behind each, or (1, kept) behind the last alone."""
+        if self._lean is not None and self.head.kernels is not None:
+            straight = None if last else branches  # what was emitted is a chain
+            passed = self._lean.run(self.head.kernels, tokens, branches=straight, features=features)
+            self._features, head_input = (part[-1:] if last else part for part in self.layers.out(passed))
+            return self.head(head_input)  # type: ignore[no-any-return]
         device = self.head.weight.device
         positions, mask = place(branches, self.cache.length, len(tokens), features.dtype, device)
-        embedded = self.embed(tokens.to(device)).to(features.dtype)
+        embedded = nn.functional.embedding(tokens.to(device), self.embedding).to(features.dtype)
         out = self.layers(embedded, features, self.rotary(embedded, positions[None]), mask, self.cache)
         self._features, head_input = (part[-1:] if last else part for part in out)
         return self.head(head_input)  # type: ignore[no-any-return]

@@ -18,9 +18,9 @@ class IndependentBody:
 
     states: tuple[int, ...] = ()
 
-    def __init__(self, model: Any, head: Head) -> None:
+    def __init__(self, model: Any, head: Head, *, lean: bool = True) -> None:
         model.set_output_embeddings(head)
-        self.lm, self.head = CausalLM(model), head
+        self.lm, self.head = CausalLM(model, lean=lean), head
         self._unread: list[int] = []
         self._levels = Levels(self.lm.device)
         self._base = 0  # entries up to the root: what is drafted stands behind them
@@ -30,7 +30,7 @@ class IndependentBody:
         return self.lm.context
 
     def begin(self, prompt: Sequence[int], room: int, hidden: torch.Tensor | None) -> None:
-        self.lm.cache.reserve(room)
+        self.lm.begin(room)
         self._unread = list(prompt)
         self._base = 0
 

@@ -15,6 +15,8 @@ from torch import nn
 from ...errors import InputError
 from ..chance import Chance
 from ..head import Head
+from ..lean.compiled import ready_kernels
+from ..lean.library import DTYPES, Kernels
 from ..tree import Tree
 from .protocol import Draft
 
@@ -52,24 +54,32 @@ class MedusaBlocks(nn.Module):
         super().__init__()
         self.linears = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, kernels: Kernels | None = None) -> torch.Tensor:
+        """kernels: by which to multiply; None for torch."""
         for linear in self.linears:
-            hidden = hidden + nn.functional.silu(linear(hidden))
+            product = linear(hidden) if kernels is None else kernels.project(linear, hidden)
+            hidden = hidden + nn.functional.silu(product).to(hidden.dtype)
         return hidden
 
 
 class MedusaDrafter:
     """blocks, heads: one of each per drafted position. tree: places, each behind its parent; a rank may not be taken
-    twice. Ranks beyond a trimmed head's rows, and depths beyond what is asked for, are left out of the tree."""
+    twice. Ranks beyond a trimmed head's rows, and depths beyond what is asked for, are left out of the tree. lean:
+    whether passes may go by our kernels."""
 
     states = (-1,)  # the hidden state that the target's head reads
     context: int | None = None
 
-    def __init__(self, blocks: Sequence[MedusaBlocks], heads: Sequence[Head], tree: Sequence[Ranks] = ()) -> None:
+    def __init__(
+        self, blocks: Sequence[MedusaBlocks], heads: Sequence[Head], tree: Sequence[Ranks] = (), *, lean: bool = True
+    ) -> None:
         self.blocks, self.heads = list(blocks), list(heads)
         self.tree = tuple(tree) or static_tree(len(self.heads))
         _prove_places(self.tree, len(self.heads))
         self._root = -1
+        first = heads[0].weight
+        self._lean = lean and first.device.type == "cpu" and first.dtype in DTYPES
+        self._bytes = sum(head.weight.nbytes for head in heads)
         self._hidden: torch.Tensor | None = None  # (1, hidden) of the token before the root
 
     @property
@@ -79,6 +89,13 @@ class MedusaDrafter:
     def begin(self, prompt: Sequence[int], length: int, hidden: torch.Tensor | None) -> None:
         self._root = prompt[-1]
         self._hidden = None if hidden is None else hidden[-1:]
+        self.choose_way(length)
+
+    def choose_way(self, tokens: int) -> None:
+        """By the kernels or by torch, for a sequence of so many tokens."""
+        kernels = ready_kernels(self._bytes * tokens) if self._lean else None
+        for head in self.heads:
+            head.kernels = kernels
 
     @torch.inference_mode()
     def propose(self, depth: int, chance: Chance) -> Draft:
@@ -99,7 +116,7 @@ class MedusaDrafter:
 
     def logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         """(row, kept) of one head after the other, from hidden states (row, hidden); computed as they are asked for."""
-        return (head(blocks(hidden)) for blocks, head in zip(self.blocks, self.heads, strict=True))
+        return (head(blocks(hidden, head.kernels)) for blocks, head in zip(self.blocks, self.heads, strict=True))
 
     def filled(self, root: int, best: Sequence[Sequence[int]]) -> Tree:
         """The tree behind a root. best: ids of as many heads as are asked, the best first."""

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import torch
 
-from ..causal_lm import Branches
 from ..chance import Chance
+from ..passes import Branches
 from ..tree import Tree
 from .plans import Body, Plan, grow
 from .protocol import Draft

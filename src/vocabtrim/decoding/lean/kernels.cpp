@@ -1,0 +1,52 @@
+// What Python calls (library.py): a pass, a matrix, a head and its best rows, in float32 or bfloat16.
+//
+// Sizes and addresses are taken as they are told, proven by library.py and layers.py. 0: done. 1: no memory.
+// 2: a token that the embedding has no row for.
+
+#include "best.h"
+#include "layers.h"
+
+// Of a call that knows the dtype of its weights by a number: 0 float32, 1 bfloat16.
+template <class Work> int with_dtype(int dtype, Work work) {
+    try {
+        dtype ? work(Bfloat()) : work(float());
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+    return 0;
+}
+
+extern "C" {
+
+int vocabtrim_pass(int dtype, const Stack* stack, const Pass* pass) {
+    for (long row = 0; row < pass->rows; row++)
+        if (pass->tokens[row] < 0 || pass->tokens[row] >= stack->ids) return 2;
+    return with_dtype(dtype, [&](auto kind) { run<decltype(kind)>(*stack, *pass); });
+}
+
+// rows: (many, in) in the weight's dtype. out: (many, matrix.out) float32.
+int vocabtrim_multiply(int dtype, const Matrix* matrix, const void* rows, int64_t many, int64_t in, float* out) {
+    return with_dtype(dtype, [&](auto kind) {
+        typedef decltype(kind) T;
+#pragma omp parallel
+        each_panel<T>(*matrix, in, [&](long first, long count) {
+            multiply(*matrix, first, count, (const T*)rows, many, in,
+                     [&](long row, long column, float value) { out[row * matrix->out + column] = value; });
+        });
+    });
+}
+
+// The best row of a head for each row: values, columns (many, width).
+int vocabtrim_best(int dtype, const Matrix* head, const void* rows, int64_t many, int64_t in, int64_t width,
+                   float* values, int64_t* columns) {
+    return with_dtype(dtype, [&](auto kind) {
+        best(*head, (const decltype(kind)*)rows, many, in, width, values, columns);
+    });
+}
+
+// logits: (many, columns) float32. values, found: (many, width). log_sums: (many,) or null.
+int vocabtrim_rank(const float* logits, int64_t many, int64_t columns, int64_t width, float* values, int64_t* found,
+                   float* log_sums) {
+    return with_dtype(0, [&](auto) { rank(logits, many, columns, width, values, found, log_sums); });
+}
+}

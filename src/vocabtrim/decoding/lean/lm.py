@@ -1,0 +1,60 @@
+"""A causal LM by the kernels: what `CausalLM.run` gives, from the same weights, cache and places.
+
+Which way a sequence goes is decided when it begins, so that no output hangs on when a compiler was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..head import Head
+from ..kv_cache import KeyValueCache
+from ..passes import Branches, Pass
+from . import library
+from .compiled import ready_kernels
+from .library import Kernels
+from .stack import LeanStack, NotLeanError, Parts
+
+_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+
+class LeanLM:
+    """model: of transformers, loaded. Raises NotLeanError for models that the kernels do not know."""
+
+    def __init__(self, model: Any, config: Any, cache: KeyValueCache) -> None:
+        name = type(model).__name__
+        if name not in _MODELS or not type(model).__module__.startswith("transformers."):
+            raise NotLeanError(f"{name} is none of {', '.join(_MODELS)}")
+        layers = model.model
+        self._model = model
+        embedding = layers.embed_tokens.weight
+        self._stack = LeanStack(Parts(config, layers.layers, layers.rotary_emb, embedding, layers.norm), cache)
+        self._bytes = sum(parameter.nbytes for parameter in model.parameters())
+        self.kernels: Kernels | None = None
+
+    def begin(self, tokens: int) -> None:
+        """Decide for a sequence of so many tokens: by the kernels, if they are there or worth waiting for."""
+        self.kernels = ready_kernels(self._bytes * tokens)
+        if isinstance(head := self._model.get_output_embeddings(), Head):
+            head.kernels = self.kernels
+
+    def run(
+        self, tokens: torch.Tensor, *, branches: Branches | None, rows: int, states: Sequence[int], likeliest: bool
+    ) -> Pass:
+        """As `CausalLM.run`. likeliest: the best ids are wanted in place of logits."""
+        assert self.kernels is not None
+        passed = self._stack.run(self.kernels, tokens, branches=branches, states=states)
+        head_input = passed.head_input[-rows:]
+        head = self._model.get_output_embeddings()
+        if isinstance(head, Head):
+            return Pass(head(head_input), passed.hidden)
+        matrix = library.matrix(head.weight, head.bias)
+        if not likeliest:
+            return Pass(self.kernels.multiply(matrix, head_input), passed.hidden)
+        best = self.kernels.best(matrix, head_input, 1)
+        if not torch.isfinite(best.values).all():  # for whoever looks at logits to say what is wrong with them
+            return Pass(self.kernels.multiply(matrix, head_input), passed.hidden)
+        return Pass(torch.empty(0, matrix.out), passed.hidden, best.columns[:, 0])
