@@ -414,6 +414,7 @@ def _told(measured: Any) -> dict[str, Any]:
         "branching": None if combination is None else combination.shape.branching,
         "nodes": None if combination is None else combination.shape.nodes,
         **{name: value for name, value in asdict(measured).items() if name != "combination"},
+        "speedup_interval": list(measured.speedup_interval),
     }
 
 
