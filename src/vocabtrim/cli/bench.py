@@ -59,6 +59,7 @@ def bench(
     record_states: Annotated[
         bool, typer.Option("--record-states", help="With the hidden states that the drafters read.")
     ] = False,
+    plain: options.Plain = False,
     json: Json = False,
 ) -> None:
     """Measure drafters on questions: block efficiency, speed-up with its interval, and whether the answers are equal.
@@ -88,6 +89,7 @@ def bench(
         chat=not no_chat,
         dtype=dtype,
         device=device,
+        lean=not plain,
     )
     with _progress() as seen:
         run = measure(

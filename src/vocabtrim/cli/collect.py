@@ -86,6 +86,7 @@ def collect(
     no_chat: Annotated[
         bool, typer.Option("--no-chat", help="Take prompts as they are, without the target's chat template.")
     ] = False,
+    plain: options.Plain = False,
     json: Json = False,
 ) -> None:
     """Let the target write calibration text: answers to prompts, by a local model or a server.
@@ -111,6 +112,7 @@ def collect(
         chat=not no_chat,
         dtype=dtype,
         device=device,
+        lean=not plain,
     )
     with _kept_when_interrupted(out), _progress() as seen:
         collected = collect_answers(

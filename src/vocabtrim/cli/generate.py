@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from . import options
-from .screen import Json, print_json, print_table
+from .screen import Json, print_json, print_table, tell_what_is_done
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +55,7 @@ def generate(
         bool, typer.Option("--no-chat", help="Take the prompt as it is, without the target's chat template.")
     ] = False,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on behind stop ids.")] = False,
+    plain: options.Plain = False,
     json: Json = False,
 ) -> None:
     """Let a target answer a prompt, with or without a drafter.
@@ -85,6 +86,7 @@ def generate(
         ignore_stop_ids=ignore_eos,
         dtype=dtype,
         device=device,
+        lean=not plain,
     )
     tell_notes(generation.notes)
     interrupted = _follow(generation, _silently if json else piece_printer(drafting=generation.kind is not None))
@@ -191,6 +193,7 @@ def _as_object(generation: Generation, summary: Summary, ended: str) -> dict[str
         "draft_seconds": summary.draft_seconds,
         "target_seconds": summary.target_seconds,
         "seconds": summary.seconds,
+        "computed_by": generation.way(),
     }
 
 
@@ -210,6 +213,7 @@ def _rows(generation: Generation, summary: Summary, ended: str) -> list[tuple[st
         ("tokens per second", f"{summary.tokens_per_second:.1f}"),
         (f"reading {generation.prompt_tokens:,} tokens of prompt", f"{generation.prompt_seconds:.2f} s"),
         *sampled,
+        ("computed by", generation.way()),
         ("ended by", ended),
     ]
 
@@ -231,3 +235,4 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    tell_what_is_done()

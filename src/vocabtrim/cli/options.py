@@ -48,6 +48,9 @@ DraftDepth = Annotated[
     int | None, typer.Option(min=1, help="Drafted tokens one behind the other: of a chain, or a tree's depth.")
 ]
 Nodes = Annotated[int | None, typer.Option(min=2, help="Nodes of a drafted tree, its root included.")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Compute by transformers' own modules, the reference, not by our kernels.")
+]
 Branching = Annotated[
     int | None, typer.Option(min=1, help="How many ways a drafted tree goes on at each depth; 1 drafts a chain.")
 ]

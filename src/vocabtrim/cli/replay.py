@@ -54,6 +54,7 @@ def replay(
     ] = False,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64, for the drafter.")] = "bfloat16",
     device: Annotated[str, typer.Option(help="Where the drafter is: cpu, cuda, cuda:1.")] = "cpu",
+    plain: options.Plain = False,
     json: Json = False,
 ) -> None:
     """Tell exactly what drafts would have been accepted on recorded target output, for any number of kept vocabularies.
@@ -82,6 +83,7 @@ def replay(
             keep_loops=keep_loops,
             dtype=dtype,
             device=device,
+            lean=not plain,
             seen=seen,
         )
     if json:

@@ -6,6 +6,7 @@ Results go to stdout, progress and errors to stderr; with `--json` stdout holds 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,3 +124,18 @@ def progress_bar() -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress
+
+
+class _Lines(logging.Handler):
+    """What is being done, a line each, on standard error as it is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+def tell_what_is_done() -> None:
+    """From now on say on standard error what takes time behind the scenes."""
+    logger = logging.getLogger("vocabtrim")
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines())
+        logger.setLevel(logging.INFO)

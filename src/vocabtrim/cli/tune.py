@@ -62,6 +62,7 @@ def tune(
     no_chat: Annotated[
         bool, typer.Option("--no-chat", help="Take prompts as they are, without the target's chat template.")
     ] = False,
+    plain: options.Plain = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 and write nothing where the target alone is faster.")
     ] = False,
@@ -99,6 +100,7 @@ def tune(
             chat=not no_chat,
             dtype=dtype,
             device=device,
+            lean=not plain,
         ),
         minutes=minutes,
         strict=strict,
@@ -176,6 +178,7 @@ def as_object(found: Tuning) -> dict[str, Any]:
         "kept_sizes": list(found.kept_sizes),
         "calibrated": found.calibrated,
         "measured": tuned.figures["measured"],
+        "way": tuned.figures["way"],
         "stages": asdict(found.times),
         "seconds": found.seconds,
         "failed": found.failed,

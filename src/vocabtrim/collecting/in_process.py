@@ -32,7 +32,8 @@ class LocalTarget:
     def __init__(self, folder: Path, drafter: str | Path | None, words: TargetText, settings: Settings) -> None:
         self._words, self._settings = words, settings
         plan = None if drafter is None else settings.plan(drafter_kind(drafter, folder))
-        self._target = load_target(folder, dtype=settings.dtype, device=settings.device)
+        self._target = load_target(folder, dtype=settings.dtype, device=settings.device, lean=settings.lean)
+        self._target.lm.wait()  # so that a run that goes on writes what it would have written
         self._drafter = None if drafter is None else ListeningDrafter(load_drafter(drafter, self._target, plan=plan))
 
     def answer(self, prompt: Prompt, seed: int) -> Written:

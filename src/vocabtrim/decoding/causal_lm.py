@@ -7,6 +7,7 @@ tree goes in as a 4-d mask and positions by depth, and the cache is ours. Target
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -178,6 +179,18 @@ class CausalLM:
             return None
         name = "original_max_position_embeddings"
         return int(said[name] if said.get(name) else getattr(self.config, name, self.context))
+
+    @property
+    def way(self) -> str:
+        """What computes the passes of the sequence that was begun last, and why, in words."""
+        if self.lean is None:
+            return f"transformers' modules: {self.why_plain}"
+        return self.lean.way
+
+    def wait(self) -> None:
+        """Until it is settled which way all sequences go, however short they are."""
+        if self.lean is not None:
+            self.lean.begin(sys.maxsize)
 
     def begin(self, room: int) -> None:
         """Forget everything, and have room for as many entries as the sequence will ever need."""

@@ -6,7 +6,7 @@ Knows how the other files of this folder go together; says nothing itself about 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -30,7 +30,8 @@ class Generation:
 
     kind: of the drafter, None without one. prompt_tokens: ids that the target reads, those of its chat template
     included. seed: repeats the run where tokens are sampled; None where nothing is left to chance.
-    rounds: in order. prompt_seconds: the target's reading of the prompt. notes: what was drafted by a `tuned.json`.
+    rounds: in order. prompt_seconds: the target's reading of the prompt. way: what the target's passes are computed by.
+    notes: what was drafted by a `tuned.json`.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Generation:
         kind: str | None,
         prompt_tokens: int,
         seed: int | None,
+        way: Callable[[], str],
         notes: Sequence[str] = (),
     ) -> None:
-        self.kind, self.prompt_tokens, self.seed, self.notes = kind, prompt_tokens, seed, tuple(notes)
+        self.kind, self.prompt_tokens, self.seed, self.way = kind, prompt_tokens, seed, way
+        self.notes = tuple(notes)
         self.rounds: list[Round] = []
         self.prompt_seconds = 0.0
         self.text = ""
@@ -101,6 +104,7 @@ def generate(
     ignore_stop_ids: bool = False,
     dtype: str = "bfloat16",
     device: str = "cpu",
+    lean: bool = True,
 ) -> Generation:
     """Open target and drafter, and answer a prompt. Whatever can be refused without weights is refused before them.
 
@@ -126,7 +130,7 @@ def generate(
             drafter = None
     elif any(number is not None for number in numbers.values()):
         raise InputError("nothing is drafted without a drafter", remedy="pass --drafter, or leave its options out")
-    opened = load_target(target, dtype=dtype, device=device)
+    opened = load_target(target, dtype=dtype, device=device, lean=lean)
     drafting = None if drafter is None else load_drafter(drafter, opened, plan=plan)
     generator = torch.Generator(opened.lm.device)
     seed = generator.seed() & MAX_SEED if seed is None else seed
@@ -147,5 +151,6 @@ def generate(
         kind=kind,
         prompt_tokens=len(prompt_ids),
         seed=None if sampling.greedy else seed,
+        way=lambda: opened.lm.way,
         notes=notes,
     )

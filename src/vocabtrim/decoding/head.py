@@ -38,7 +38,8 @@ class HeadRows:
         """(row,) the best id of each row of (row, kept) logits, the lowest of equals. Raises as `best`."""
         if self.kernels is not None:
             ranked = self.kernels.rank(draft_logits.float().contiguous(), 1, sums=False)
-            self.prove_numbers(ranked.values)
+            if not ranked.finite:
+                self.prove_numbers(ranked.values)
             return self.ids(ranked.columns[:, 0])
         largest, columns = widened(draft_logits).max(dim=-1)
         if not isfinite(largest.sum()):  # half the time of looking at each
@@ -52,9 +53,10 @@ class HeadRows:
         """
         logits, width = draft_logits.float(), min(width, draft_logits.shape[-1])
         if self.kernels is not None:
-            columns, values, log_sums = self.kernels.rank(logits.contiguous(), width)
+            columns, values, log_sums, finite = self.kernels.rank(logits.contiguous(), width)
             assert log_sums is not None
-            self.prove_numbers(values[:, 0])
+            if not finite:
+                self.prove_numbers(values[:, 0])
             return Best(self.ids(columns), (values - log_sums[:, None]).clamp_(max=0))
         values, columns = logits.topk(width, dim=-1)
         self.prove_numbers(values[..., 0])

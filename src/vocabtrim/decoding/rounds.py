@@ -15,7 +15,6 @@ from ..errors import InputError
 from .acceptance import Verdict, follow_tree, reject_chain
 from .chance import Chance, TorchChance
 from .drafters.protocol import Draft, Drafter
-from .passes import Pass
 from .sampling import Sampling
 from .stopping import Reason, Stop
 from .target import Target
@@ -107,9 +106,12 @@ def _rounds(
         draft = drafter.propose(depth, chance)
         _prove_draft(draft, root, depth, drafter.nodes)
         drafted = perf_counter()
-        by_likeliest = sampling.greedy and draft.draft_probs is None
-        seen = target.verify(draft.tree, drafter.states, likeliest=by_likeliest)
-        verdict = _accept(draft, seen, sampling, chance)
+        certain = sampling.greedy and draft.draft_probs is None
+        seen = target.verify(draft.tree, drafter.states, likeliest=certain)
+        if seen.likeliest is None:
+            verdict = _accept(draft, seen.logits, sampling, chance)
+        else:
+            verdict = follow_tree(draft.tree, seen.likeliest.tolist().__getitem__)
         verified = perf_counter()
         tokens = [*draft.tree.tokens[list(verdict.path)].tolist(), verdict.token]
         end, ended = stop.cut(output, tokens)
@@ -152,11 +154,8 @@ def _prove_draft(draft: Draft, root: int, depth: int, nodes: int) -> None:
         )
 
 
-def _accept(draft: Draft, seen: Pass, sampling: Sampling, chance: Chance) -> Verdict:
-    """seen: of the target, behind every node."""
-    if seen.likeliest is not None:
-        return follow_tree(draft.tree, seen.likeliest.tolist().__getitem__)
-    target_logits = seen.logits
+def _accept(draft: Draft, target_logits: torch.Tensor, sampling: Sampling, chance: Chance) -> Verdict:
+    """target_logits: (node, target_vocab)."""
 
     def target_probs(node: int) -> torch.Tensor:
         return sampling.probs(target_logits[node])

@@ -64,7 +64,8 @@ def bench(
     methods = methods_of(folder, drafter, trimmed, settings)
     header = run_header(folder, tokenizer or folder, methods, questions, settings)
     with RunWriter(Path(out), header) as writer:
-        opened = load_target(folder, dtype=settings.dtype, device=settings.device)
+        opened = load_target(folder, dtype=settings.dtype, device=settings.device, lean=settings.lean)
+        opened.lm.wait()  # so that all answers are computed one way
         running = _Bench(opened, words, settings, writer)
         for method in methods:
             running.open(method)

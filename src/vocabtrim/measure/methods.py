@@ -33,7 +33,8 @@ from .records import AUTOREGRESSIVE, FULL
 
 @dataclass(frozen=True)
 class Settings:
-    """How all methods generate. sampling, draft_length, nodes, branching: see `choose_plan`. chat: see `TargetText`."""
+    """How all methods generate. sampling, draft_length, nodes, branching: see `choose_plan`. chat: see `TargetText`.
+    lean: see `load_target`."""
 
     max_new_tokens: int = 128
     sampling: Sampling = GREEDY
@@ -44,6 +45,7 @@ class Settings:
     chat: bool = True
     dtype: str = "bfloat16"
     device: str = "cpu"
+    lean: bool = True
 
     @property
     def numbers(self) -> dict[str, int | None]:

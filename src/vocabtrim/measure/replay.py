@@ -132,6 +132,7 @@ def replay(
     keep_loops: bool = False,
     dtype: str = "bfloat16",
     device: str = "cpu",
+    lean: bool = True,
     seen: Callable[[int, int], None] = lambda generations, tokens: None,
 ) -> Replayed:
     """What would have been accepted of a drafter's drafts, and how much of the text each kept vocabulary covers.
@@ -140,7 +141,8 @@ def replay(
     alone. target: its folder, of which embedding and head are read at most; needed by drafters that are none by
     themselves. kept: maps of any dialect, folders that hold one, or kept vocabularies; each is replayed as if the
     drafter's head were cut to it. tokenizer: the target's, by default that in the folder of target or drafter.
-    draft_length, nodes, branching: see `choose_plan`; drafting is deterministic. seen: called behind every generation
+    draft_length, nodes, branching: see `choose_plan`; drafting is deterministic. lean: see
+    `load_target`. seen: called behind every generation
     with the numbers so far.
     Raises InputError where there is nothing to compare, MismatchError for recordings, maps and drafters that do not
     belong together, and what `Recordings`, `load_drafter` and `read_map` raise. Nothing is written.
@@ -156,7 +158,8 @@ def replay(
     if drafter is not None:
         kind = _kind(drafter, target)
         plan = choose_plan(kind, Sampling(), draft_length=draft_length, nodes=nodes, branching=branching)
-        ends = open_ends(drafter if target is None else target, dtype=dtype, device=device, alone=target is None)
+        folder, alone = drafter if target is None else target, target is None
+        ends = open_ends(folder, dtype=dtype, device=device, alone=alone, lean=lean)
         vocab, drafting = ends.vocab, load_drafter(drafter, ends, plan=plan)
         vocabularies, depth = [_own(drafting), *vocabularies], plan_depth(plan)
         read.want(drafting.states)

@@ -132,7 +132,7 @@ class _Tune:
         self.began, self.seconds, self.say = monotonic(), 60 * minutes, say
         self.target_folder, self.drafter_folder, self.settings = target, drafter, settings
         self.kind = drafter_kind(drafter, target)
-        self.target = load_target(target, dtype=settings.dtype, device=settings.device)
+        self.target = load_target(target, dtype=settings.dtype, device=settings.device, lean=settings.lean)
         if self.target.lm.lean is not None:
             ready_kernels(_MANY_BYTES)  # what is timed is how it will be, not how it is while they are compiled
         self.full: Drafter = load_drafter(drafter, self.target)
@@ -355,6 +355,7 @@ class _Tune:
                 "measured": [_told(one) for one in verdict.measured],
                 "predicted": len(found),
                 "alone_seconds": times.alone,
+                "way": self.target.lm.way,
             },
             made=birth_certificate(
                 {"threads": torch.get_num_threads(), "torch": torch.__version__, **asdict(settings)},

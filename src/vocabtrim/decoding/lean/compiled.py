@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 
 from ...cache import default_cache
 from .library import Kernels
@@ -27,24 +29,38 @@ _FLAGS = (
 )
 
 
+_LONGEST = 120.0  # seconds; of a compiler that takes longer something is wrong
+_NOTICED = 0.3  # seconds; who waits for longer is told why
+_UNFINISHED = "unfinished-"
+
 # Seconds that reading a byte of weights takes less by the kernels than by torch: 1 / 12 GB/s less 1 / 27 GB/s on the
 # machine of docs/performance.md, rounded down.
 _GAIN = 4e-11
 
 
+# Into a file of its own that is renamed when it is whole, by a process that lives on where a short program ends.
+_COMPILE = 'made=$1; file=$2; shift 2; if "$@" -o "$made"; then mv -f "$made" "$file"; else rm -f "$made"; exit 1; fi'
+
+_log = logging.getLogger(__name__)
+
+
 class Compilation:
-    """A library that is being compiled, or lies in the cache. `why_not`: what stood in the way, None so far."""
+    """A library that is being compiled, or lies in the cache. `why_not`: what stood in the way, None so far.
+
+    seconds: for which somebody waited.
+    """
 
     def __init__(self, cache_folder: Path, compiler: str | None) -> None:
         self.why_not: str | None = None
-        self.seconds = 0.0  # that somebody waited
+        self.seconds = 0.0
         self._library: ctypes.CDLL | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._began = monotonic()
         self._file = cache_folder / "kernels" / f"{_key(compiler)}.so"
         if self._file.exists():
             self._open()
-        if self._library is None:
+        if self._library is None and compiler is None:
+            self.why_not = "no C++ compiler here (g++, clang++ or c++)"
+        elif self._library is None and compiler is not None:
             self._begin(compiler)
 
     @property
@@ -52,50 +68,59 @@ class Compilation:
         """Whether the compiler is at work."""
         return self._process is not None
 
-    def library(self, patience: float = 60.0) -> ctypes.CDLL | None:
+    def library(self, patience: float) -> ctypes.CDLL | None:
         """The library, waited for `patience` seconds at most; None where it is not there by then, or cannot be."""
-        if self._process is not None:
-            began = monotonic()
-            try:
-                _, said = self._process.communicate(timeout=max(patience, 0.001))
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                self.seconds += monotonic() - began
-            self._finish(self._process.returncode, said)
+        if self._process is None:
+            return self._library
+        if patience > _NOTICED and self._process.poll() is None:
+            _log.info("compiling for this processor, which is done once")
+        began = monotonic()
+        try:
+            _, said = self._process.communicate(timeout=min(max(patience, 0.001), _LONGEST))
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            self.seconds += monotonic() - began
+        self._finish(self._process.returncode, said)
         return self._library
 
-    def _begin(self, compiler: str | None) -> None:
-        if compiler is None:
-            self.why_not = "no C++ compiler here (g++, clang++ or c++)"
-            return
+    def _begin(self, compiler: str) -> None:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(suffix=".so", dir=self._file.parent)
+            handle, made = tempfile.mkstemp(prefix=_UNFINISHED, dir=self._file.parent)
         except OSError as error:
             self.why_not = f"compiled code cannot be kept in {self._file.parent}: {error.strerror}"
             return
         os.close(handle)
-        self._unfinished = Path(name)
-        command = [compiler, *_FLAGS, str(SOURCES / "kernels.cpp"), "-o", name]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        _clear(self._file.parent)
+        command = ["sh", "-c", _COMPILE, "sh", made, self._file, compiler, *_FLAGS, SOURCES / "kernels.cpp"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
 
     def _finish(self, code: int, said: bytes) -> None:
         self._process = None
         if code == 0:
-            self._unfinished.replace(self._file)  # whole or not at all, whoever else compiles
             self._open()
         else:
-            self._unfinished.unlink(missing_ok=True)
             first = next(iter(said.decode(errors="replace").splitlines()), f"exit code {code}")
             self.why_not = f"the compiler failed: {first}"
+            _log.info("transformers' own modules compute, since %s", self.why_not)
 
     def _open(self) -> None:
         try:
             self._library = ctypes.CDLL(str(self._file))
-        except OSError as error:  # cut off by a full disk, say
-            self._file.unlink(missing_ok=True)
-            self.why_not = f"compiled code cannot be loaded: {error}"
+        except OSError as error:
+            self._file.unlink(missing_ok=True)  # damaged: the next process compiles again
+            self.why_not = f"compiled code could not be loaded: {error}"
+
+
+def _clear(folder: Path) -> None:
+    """Away with what compilers left that were killed."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):
+            if time() - left.stat().st_mtime > _LONGEST:
+                left.unlink()
 
 
 @cache
@@ -109,7 +134,7 @@ def _kernels(library: ctypes.CDLL) -> Kernels:
     return Kernels(library)
 
 
-def ready_kernels(weight_bytes: int) -> Kernels | None:
+def ready_kernels(weight_bytes: float) -> Kernels | None:
     """The kernels, if they are there or will be before they have paid for the wait; None for the plain path.
 
     weight_bytes: what is going to be read of weights, in all.

@@ -1,7 +1,7 @@
 // What Python calls (library.py): a pass, a matrix, a head and its best rows, in float32 or bfloat16.
 //
 // Sizes and addresses are taken as they are told, proven by library.py and layers.py. 0: done. 1: no memory.
-// 2: a token that the embedding has no row for.
+// 2: a token that the embedding has no row for. 3: done, and the largest of some row is NaN or infinite.
 
 #include "best.h"
 #include "layers.h"
@@ -13,6 +13,12 @@ template <class Work> int with_dtype(int dtype, Work work) {
     } catch (const std::bad_alloc&) {
         return 1;
     }
+    return 0;
+}
+
+static int numbers(const float* values, long many, long width) {
+    for (long row = 0; row < many; row++)
+        if (!std::isfinite(values[row * width])) return 3;
     return 0;
 }
 
@@ -41,12 +47,13 @@ int vocabtrim_best(int dtype, const Matrix* head, const void* rows, int64_t many
                    float* values, int64_t* columns) {
     return with_dtype(dtype, [&](auto kind) {
         best(*head, (const decltype(kind)*)rows, many, in, width, values, columns);
-    });
+    }) ?: numbers(values, many, width);
 }
 
 // logits: (many, columns) float32. values, found: (many, width). log_sums: (many,) or null.
 int vocabtrim_rank(const float* logits, int64_t many, int64_t columns, int64_t width, float* values, int64_t* found,
                    float* log_sums) {
-    return with_dtype(0, [&](auto) { rank(logits, many, columns, width, values, found, log_sums); });
+    return with_dtype(0, [&](auto) { rank(logits, many, columns, width, values, found, log_sums); })
+           ?: numbers(values, many, width);
 }
 }

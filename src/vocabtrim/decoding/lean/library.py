@@ -14,6 +14,7 @@ import torch
 from ...errors import InputError
 
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
+_NO_MEMORY, _NO_TOKEN, _NO_NUMBER = 1, 2, 3  # what kernels.cpp answers
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
@@ -57,11 +58,12 @@ class Pass(ctypes.Structure):
 
 class Ranked(NamedTuple):
     """columns: (row, width) int64, the best first. values: (row, width) their logits, float32. log_sums: (row,) log of
-    the sum of all exponentials, or None where it was not asked for."""
+    the sum of all exponentials, or None where it was not asked for. finite: whether every row's largest is a number."""
 
     columns: torch.Tensor
     values: torch.Tensor
     log_sums: torch.Tensor | None
+    finite: bool
 
 
 def address(tensor: torch.Tensor | None) -> int | None:
@@ -89,7 +91,7 @@ class Kernels:
 
     def run(self, dtype: torch.dtype, stack: Stack, told: Pass) -> None:
         """Raises InputError for a token that the embedding has no row for."""
-        if self._proven(self._pass(DTYPES[dtype], stack, told)) == 2:
+        if self._proven(self._pass(DTYPES[dtype], stack, told)) == _NO_TOKEN:
             raise InputError(
                 "a token is outside the model's vocabulary",
                 expected=f"0 to {stack.ids - 1}",
@@ -111,13 +113,11 @@ class Kernels:
     def best(self, by: Matrix, rows: torch.Tensor, width: int) -> Ranked:
         """The `width` best of a matrix's products with each row, which are never written. rows: as in `multiply`."""
         found = self._room(rows.shape[0], width)
-        self._proven(
-            self._best(
-                *(DTYPES[rows.dtype], by, rows.data_ptr(), rows.shape[0], rows.shape[1]),
-                *(width, found.values.data_ptr(), found.columns.data_ptr()),
-            )
+        code = self._best(
+            *(DTYPES[rows.dtype], by, rows.data_ptr(), rows.shape[0], rows.shape[1]),
+            *(width, found.values.data_ptr(), found.columns.data_ptr()),
         )
-        return found
+        return found._replace(finite=self._proven(code) != _NO_NUMBER)
 
     def rank(self, logits: torch.Tensor, width: int, *, sums: bool = True) -> Ranked:
         """logits: (n, columns) float32, contiguous. width: at most as many as there are columns.
@@ -126,20 +126,18 @@ class Kernels:
         """
         found = self._room(logits.shape[0], width)
         log_sums = torch.empty(logits.shape[0]) if sums else None
-        self._proven(
-            self._rank(
-                *(logits.data_ptr(), logits.shape[0], logits.shape[1], width),
-                *(found.values.data_ptr(), found.columns.data_ptr(), address(log_sums)),
-            )
+        code = self._rank(
+            *(logits.data_ptr(), logits.shape[0], logits.shape[1], width),
+            *(found.values.data_ptr(), found.columns.data_ptr(), address(log_sums)),
         )
-        return found._replace(log_sums=log_sums)
+        return found._replace(log_sums=log_sums, finite=self._proven(code) != _NO_NUMBER)
 
     @staticmethod
     def _room(rows: int, width: int) -> Ranked:
-        return Ranked(torch.empty(rows, width, dtype=torch.int64), torch.empty(rows, width), None)
+        return Ranked(torch.empty(rows, width, dtype=torch.int64), torch.empty(rows, width), None, True)
 
     @staticmethod
     def _proven(code: Any) -> int:
-        if code == 1:
+        if code == _NO_MEMORY:
             raise MemoryError("no memory for a pass")
         return int(code)

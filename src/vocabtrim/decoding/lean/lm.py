@@ -14,7 +14,7 @@ from ..head import Head
 from ..kv_cache import KeyValueCache
 from ..passes import Branches, Pass
 from . import library
-from .compiled import ready_kernels
+from .compiled import compilation, ready_kernels
 from .library import Kernels
 from .stack import LeanStack, NotLeanError, Parts
 
@@ -41,6 +41,13 @@ class LeanLM:
         if isinstance(head := self._model.get_output_embeddings(), Head):
             head.kernels = self.kernels
 
+    @property
+    def way(self) -> str:
+        """What computes the sequence that was begun last, in words."""
+        if self.kernels is not None:
+            return "our kernels"
+        return f"transformers' modules: {compilation().why_not or 'done before the kernels were compiled'}"
+
     def run(
         self, tokens: torch.Tensor, *, branches: Branches | None, rows: int, states: Sequence[int], likeliest: bool
     ) -> Pass:
@@ -55,6 +62,6 @@ class LeanLM:
         if not likeliest:
             return Pass(self.kernels.multiply(matrix, head_input), passed.hidden)
         best = self.kernels.best(matrix, head_input, 1)
-        if not torch.isfinite(best.values).all():  # for whoever looks at logits to say what is wrong with them
+        if not best.finite:  # for whoever looks at logits to say what is wrong with them
             return Pass(self.kernels.multiply(matrix, head_input), passed.hidden)
         return Pass(torch.empty(0, matrix.out), passed.hidden, best.columns[:, 0])
