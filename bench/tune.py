@@ -35,20 +35,19 @@ from vocabtrim.checkpoint.layouts import MEDUSA
 from vocabtrim.decoding.load import drafter_kind
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.measure.methods import Settings
-from vocabtrim.measure.metrics import ratio_interval
 from vocabtrim.testbed.demo import DRAFTERS, chosen_prompts, questions_of
 from vocabtrim.testbed.family import calibration, member
 from vocabtrim.tuning.clock import draft_as
 from vocabtrim.tuning.kept_sizes import kept_from_counts
+from vocabtrim.tuning.race import Answer, Race
 from vocabtrim.tuning.shapes import Combination, Shape, shapes
+from vocabtrim.tuning.verdict import drawn
 
 OUT = Path(__file__).resolve().parent / "out" / "tune"
 WEAK = 0.02  # what the weights of added layers are multiplied with, where they write to the residual
 LEFT = 6  # of the grid, for the last comparison
 SMALL = {"lengths": (1, 2, 4), "branchings": (0, 1, 4), "nodes": (4, 8, 16, 32)}
 CALIBRATION = "target-generated"
-
-Timing = tuple[int, float]  # emitted tokens, seconds
 
 
 def main() -> None:
@@ -148,60 +147,58 @@ class Grid:
             self.drafters[size] = vt.load_drafter(place, self.target)
         return self.drafters[size]
 
-    def answer(self, combination: Combination | None, prompt: list[int]) -> Timing:
-        """Rounds are taken for as long as the median one, so that one hiccup of the machine does not decide."""
+    def answer(self, combination: Combination | None, prompt: list[int]) -> Answer:
+        """As tune's race takes them: rounds for as long as the median one."""
         drafter = None
         if combination is not None:
             drafter = draft_as(self.drafter(combination.kept_size), self.kind, combination.shape, vt.Sampling())
         rounds = list(vt.decode(self.target, drafter, prompt, max_new_tokens=self.tokens, stop_ids=()))
-        return sum(one.emitted for one in rounds), len(rounds) * statistics.median(one.seconds for one in rounds)
+        seconds = len(rounds) * statistics.median(one.seconds for one in rounds)
+        return Answer(sum(one.emitted for one in rounds), len(rounds), seconds, 0.0)
 
     def compare(self, prompts: Sequence[list[int]], picked: Combination) -> dict[str, Any]:
-        left, seen, place = list(self.combinations), {one: list[Timing]() for one in self.combinations}, 0
-        chance = np.random.default_rng(0)
-        for one in left:
+        """In each step all that are left answer one prompt, in an order that chance has; figures are over the target
+        alone in the same step."""
+        left, chance = list(self.combinations), np.random.default_rng(0)
+        for one in [None, *left]:
             self.answer(one, prompts[0])  # warms up
-        while len(left) > LEFT:
-            for prompt in prompts[place % len(prompts) :][:2]:
-                for number in chance.permutation(len(left)):
-                    seen[left[number]].append(self.answer(left[number], prompt))
-            place += 2
-            left = sorted(left, key=lambda one: speed(seen[one]), reverse=True)[: max(LEFT, len(left) // 2)]
-            print(f"grid: {len(left)} left, the best {left[0].kept_size} rows and {left[0].shape}", flush=True)
-        last = dict.fromkeys([None, picked, *left])
-        timed: dict[Combination | None, list[Timing]] = {one: [] for one in last}
-        for prompt in [*prompts, *prompts]:
-            sides = list(last)
-            for number in chance.permutation(len(sides)):
-                timed[sides[number]].append(self.answer(sides[number], prompt))
-        return self.report(timed, picked, left)
 
-    def report(
-        self,
-        timed: dict[Combination | None, list[Timing]],
-        picked: Combination,
-        left: Sequence[Combination],
-    ) -> dict[str, Any]:
-        for one, times in sorted(timed.items(), key=lambda item: -speed(item[1])):
+        def run(running: Race, contenders: Sequence[Combination | None], steps: range) -> None:
+            for step in steps:
+                for number in chance.permutation(len(contenders)):
+                    one = contenders[number]
+                    running.answers[one][step] = self.answer(one, prompts[step % len(prompts)])
+
+        grid, steps = Race(len(prompts)), 0
+        while len(left) > LEFT:
+            run(grid, [None, *left], range(steps, steps + 2))
+            steps += 2
+            ranked = sorted(left, key=lambda one: grid.speedup(one, grid.common(*left)), reverse=True)
+            left = ranked[: max(LEFT, len(left) // 2)]
+            print(f"grid: {len(left)} left, the best {left[0].kept_size} rows and {left[0].shape}", flush=True)
+        last = Race(len(prompts))
+        run(last, list(dict.fromkeys([None, picked, *left])), range(2 * len(prompts)))
+        return self.report(last, picked, left)
+
+    def report(self, last: Race, picked: Combination, left: Sequence[Combination]) -> dict[str, Any]:
+        everything = list(range(last.questions))
+        speedups = {one: last.speedup(one, everything) for one in last.answers}
+        for one, speedup in sorted(speedups.items(), key=lambda item: -item[1]):
             name = "target alone" if one is None else f"{one.kept_size:,} rows and {one.shape}"
-            print(f"{name:60} {speed(times):7.1f} tokens/s{'  <- the pick' if one == picked else ''}")
-        best = max(left, key=lambda one: speed(timed[one]))
-        ratio, interval = versus(timed[picked], timed[best])
-        over_alone, alone_interval = versus(timed[picked], timed[None])
+            print(f"{name:60} {speedup:6.3f} times the target alone{'  <- the pick' if one == picked else ''}")
+        best = max(left, key=lambda one: speedups[one])
+        ratios = drawn(last, picked, everything) / drawn(last, best, everything)
+        ratio = speedups[picked] / speedups[best]
         print(f"the pick over the best of {len(self.combinations)} combinations: {ratio:.3f} (to be 0.97 or more)")
         return {
             "combinations": len(self.combinations),
             "pick": described(picked),
             "best": described(best),
             "ratio": ratio,
-            "ratio_interval": interval,
-            "pick_over_alone": over_alone,
-            "pick_over_alone_interval": alone_interval,
-            "tokens_per_second": {
-                "alone": speed(timed[None]),
-                "pick": speed(timed[picked]),
-                "best": speed(timed[best]),
-            },
+            "ratio_interval": np.percentile(ratios, [2.5, 97.5]).tolist(),
+            "pick_over_alone": speedups[picked],
+            "pick_over_alone_interval": np.percentile(drawn(last, picked, everything), [2.5, 97.5]).tolist(),
+            "best_over_alone": speedups[best],
         }
 
 
@@ -213,21 +210,6 @@ def is_few(shape: Shape) -> bool:
 
 def described(one: Combination) -> dict[str, int]:
     return {"kept_size": one.kept_size, **one.shape.numbers}
-
-
-def speed(times: Sequence[Timing]) -> float:
-    return sum(emitted for emitted, _ in times) / sum(seconds for _, seconds in times)
-
-
-def versus(own: Sequence[Timing], other: Sequence[Timing]) -> tuple[float, tuple[float, float]]:
-    """Ratio of speeds, and its interval by prompts; each prompt was answered twice."""
-    half = len(own) // 2
-    pairs = [
-        [(a[0] + b[0], a[1] + b[1]) for a, b in zip(side[:half], side[half:], strict=True)] for side in (own, other)
-    ]
-    (emitted, seconds), (other_emitted, other_seconds) = (list(zip(*side, strict=True)) for side in pairs)
-    interval = ratio_interval([emitted, other_seconds], [seconds, other_emitted])
-    return speed(own) / speed(other), interval
 
 
 if __name__ == "__main__":

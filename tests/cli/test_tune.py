@@ -211,7 +211,7 @@ def test_bench_measures_it_as_it_was_tuned(tuned: Any, vocabtrim: Any, place: Pa
 
 def test_trimming_again_leaves_the_file_behind(tuned: Any, place: Path, tmp_path: Path) -> None:
     vocab = vocabulary(place)
-    few = KeptVocabulary(np.arange(vocab // 4, dtype=np.int64), vocab)
+    few = KeptVocabulary(np.delete(np.arange(vocab), np.s_[100 : vocab - 100]), vocab)
     out = vt.trim(tuned(), few, target=place / "models" / "target", out=tmp_path / "again").out
     assert not (out / TUNED_FILE).exists()
 

@@ -1,7 +1,8 @@
 """Combinations that answer questions live, in turns, beside the target alone; slow ones drop out on the way.
 
 Knows who answers what and when it is enough (successive halving); how an answer comes about is handed in. Pure but for
-that.
+that. In each step all answer one question, one right after the other, and a round's time is only ever held against that
+of the target alone in the same step: what the machine does meanwhile befalls both.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from statistics import median
+from typing import NamedTuple
 
 from .shapes import Combination
 
@@ -29,31 +32,43 @@ class Answer:
     draft_seconds: float
 
 
+class Asked(NamedTuple):
+    """A contender's answers to one question. cost: of a round, as a multiple of the target's alone."""
+
+    emitted: int
+    rounds: int
+    cost: float
+
+
 @dataclass
 class Race:
-    """answers: of each contender by question, as often as it was asked. left: who has not dropped out."""
+    """questions: how many there are. answers: of each contender by step, in which question `step % questions` was
+    asked. left: who has not dropped out."""
 
-    answers: dict[Contender, dict[int, list[Answer]]] = field(default_factory=lambda: defaultdict(dict))
+    questions: int
+    answers: dict[Contender, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
     left: list[Contender] = field(default_factory=list)
 
-    def columns(self, contender: Contender, questions: Sequence[int]) -> tuple[list[float], list[float]]:
-        """Emitted tokens and seconds on these questions, each question's answers averaged."""
-        emitted, seconds = [], []
-        for question in questions:
-            answers = self.answers[contender][question]
-            emitted.append(sum(one.emitted for one in answers) / len(answers))
-            seconds.append(sum(one.seconds for one in answers) / len(answers))
-        return emitted, seconds
+    def asked(self, contender: Contender) -> dict[int, Asked]:
+        """By question; of one that was asked several times the median cost."""
+        costs: dict[int, list[float]] = defaultdict(list)
+        last: dict[int, Answer] = {}
+        for step, answer in self.answers[contender].items():
+            alone = self.answers[None][step]
+            costs[step % self.questions].append((answer.seconds / answer.rounds) / (alone.seconds / alone.rounds))
+            last[step % self.questions] = answer
+        return {q: Asked(last[q].emitted, last[q].rounds, median(found)) for q, found in costs.items()}
 
     def common(self, *contenders: Contender) -> list[int]:
         """Questions that all of them answered."""
-        first, *others = contenders
-        return [q for q in self.answers[first] if all(q in self.answers[other] for other in others)]
+        first, *others = (self.asked(contender) for contender in contenders)
+        return [question for question in first if all(question in other for other in others)]
 
-    def speed(self, contender: Contender, questions: Sequence[int]) -> float:
-        """Tokens per second."""
-        emitted, seconds = self.columns(contender, questions)
-        return sum(emitted) / sum(seconds)
+    def speedup(self, contender: Contender, questions: Sequence[int]) -> float:
+        """Over the target alone: tokens per round on these questions, by what a round costs."""
+        asked = self.asked(contender)
+        emitted, rounds = (sum(getattr(asked[q], name) for q in questions) for name in ("emitted", "rounds"))
+        return float(emitted / rounds / median(one.cost for one in asked.values()))
 
 
 def race(
@@ -66,35 +81,30 @@ def race(
     refine: Callable[[Race], Sequence[Combination]] = lambda running: (),
 ) -> Race:
     """Let all answer until time is up. The target alone, the full head's best and the best of the trimmed heads stay
-    to the end, for the verdict. refine: further contenders, once all have answered a few questions."""
-    running = Race(left=[None, *contenders])
-    first = min(_FIRST, questions)
+    to the end, for the verdict. refine: further contenders, once all have answered a few questions; they answer as many
+    at least."""
+    running = Race(questions, left=[None, *contenders])
+    first = least = min(_FIRST, questions)
     for step in count():
-        if step >= first and (step >= _PASSES * questions or not go_on()):
+        if step >= least and (step >= _PASSES * questions or not go_on()):
             return running
         turn = step % len(running.left)
         for contender in [*running.left[turn:], *running.left[:turn]]:
-            _ask(running, contender, step % questions, answer)
-        if step + 1 == first:
-            for new in refine(running):
-                if new not in running.left:
-                    running.left.append(new)
-                    for question in range(first):
-                        _ask(running, new, question, answer)
-        if step + 1 >= first and (step + 1) % first == 0:
+            running.answers[contender][step] = answer(contender, step % questions)
+        if (step + 1) % first == 0:
             _drop(running, full_size)
+        if step + 1 == first:
+            new = [one for one in dict.fromkeys(refine(running)) if one not in running.answers]
+            running.left += new
+            least += first if new else 0
     raise AssertionError("counting ends nowhere")
-
-
-def _ask(running: Race, contender: Contender, question: int, answer: Callable[[Contender, int], Answer]) -> None:
-    running.answers[contender].setdefault(question, []).append(answer(contender, question))
 
 
 def _drop(running: Race, full_size: int) -> None:
     """The slower half of those that the verdict does not need."""
     drafting = [one for one in running.left if one is not None]
-    speeds = {one: running.speed(one, running.common(None, *drafting)) for one in drafting}
-    ranked = sorted(drafting, key=lambda one: speeds[one], reverse=True)
+    together = running.common(*drafting)
+    ranked = sorted(drafting, key=lambda one: running.speedup(one, together), reverse=True)
     full = [one for one in ranked if one.kept_size == full_size][:1]
     trimmed = [one for one in ranked if one.kept_size != full_size][:1]
     stay = {*full, *trimmed, *ranked[: max(2, -(-len(ranked) // 2))]}

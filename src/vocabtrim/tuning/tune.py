@@ -384,11 +384,11 @@ class _Cut:
 def _refined(running: Race, found: Sequence[Prediction], times: StageTimes) -> list[Combination]:
     """Of the two best so far, what their kept size and branching predict once the stages are as they were seen."""
     drafting = [one for one in running.left if one is not None]
-    asked = running.common(None, *drafting)
-    best = sorted(drafting, key=lambda one: running.speed(one, asked), reverse=True)[:2]
+    asked = running.common(*drafting)
+    best = sorted(drafting, key=lambda one: running.speedup(one, asked), reverse=True)[:2]
     new: list[Combination] = []
     for combination in best:
-        answers = [one for question in asked for one in running.answers[combination][question]]
+        answers = running.answers[combination].values()
         rounds = sum(one.rounds for one in answers)
         draft = sum(one.draft_seconds for one in answers) / rounds
         other = sum(one.seconds for one in answers) / rounds - draft

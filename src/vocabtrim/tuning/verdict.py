@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from ..measure.metrics import ratio_interval
 from ..vocabulary.choose_size import DO_NOT_TRIM, TRIM
 from .race import Contender, Race
 from .shapes import Combination
@@ -66,47 +66,46 @@ class Verdict:
 def judge(race: Race, full_size: int) -> Verdict:
     """The fastest of those that were not dropped; whoever dropped out was slower on the questions that it answered."""
     drafting = [one for one in race.left if one is not None]
-    together = race.common(None, *drafting)
-    picked = max(drafting, key=lambda one: race.speed(one, together))
-    contenders = sorted((one for one in race.answers if one is not None), key=lambda one: -_relative(race, one))
-    measured = tuple(_measured(race, one, picked) for one in (None, *contenders))
+    together = race.common(*drafting)
+    picked = max(drafting, key=lambda one: race.speedup(one, together))
+    found = [_measured(race, one, picked) for one in race.answers if one is not None]
+    ranked = sorted(found, key=lambda one: one.speedup, reverse=True)
+    measured = (_measured(race, None, picked), *ranked)
     pick = next(one for one in measured if one.combination == picked)
     drafts = DO_NOT_TRIM if picked.kept_size == full_size else TRIM
     verdict = drafts if pick.speedup > 1 else DO_NOT_SPECULATE
     return Verdict(verdict, _reason(verdict, pick, measured, full_size), picked, measured)
 
 
-def _relative(race: Race, contender: Contender) -> float:
-    """Over the target alone: contenders answered different questions."""
-    questions = race.common(contender, None)
-    return race.speed(contender, questions) / race.speed(None, questions)
-
-
 def _measured(race: Race, contender: Contender, picked: Combination) -> Measured:
-    questions = race.common(contender, None)
-    emitted, seconds = race.columns(contender, questions)
-    plain_emitted, plain_seconds = race.columns(None, questions)
-    answers = [one for part in race.answers[contender].values() for one in part]
+    asked = race.asked(contender)
+    questions = list(asked)
+    speedup = race.speedup(contender, questions)
+    low, high = np.percentile(drawn(race, contender, questions), [2.5, 97.5])
+    alone = race.answers[None].values()
     return Measured(
         combination=contender,
         questions=len(questions),
-        block_efficiency=sum(one.emitted for one in answers) / sum(one.rounds for one in answers),
-        tokens_per_second=race.speed(contender, questions),
-        speedup=_relative(race, contender),
-        speedup_interval=ratio_interval([emitted, plain_seconds], [seconds, plain_emitted]),
+        block_efficiency=sum(one.emitted for one in asked.values()) / sum(one.rounds for one in asked.values()),
+        tokens_per_second=speedup * sum(one.emitted for one in alone) / sum(one.seconds for one in alone),
+        speedup=speedup,
+        speedup_interval=(float(low), float(high)),
         better=0.0 if contender == picked else chance_of_better(race, contender, picked),
     )
 
 
-def chance_of_better(race: Race, contender: Contender, picked: Contender, *, seed: int = 0) -> float:
-    """The share of 10,000 draws of the questions that both answered in which `contender` is faster than `picked`."""
+def chance_of_better(race: Race, contender: Contender, picked: Contender) -> float:
+    """The share of draws of the questions that both answered in which `contender` is faster than `picked`."""
     questions = race.common(contender, picked)
-    columns = np.array([*race.columns(contender, questions), *race.columns(picked, questions)])
-    chance = np.random.default_rng(seed)
-    times = chance.multinomial(len(questions), np.full(len(questions), 1 / len(questions)), size=_RESAMPLES)
-    emitted, seconds, picked_emitted, picked_seconds = columns @ times.T
-    faster = emitted * picked_seconds > picked_emitted * seconds
-    return float(np.mean(faster))
+    return float(np.mean(drawn(race, contender, questions) > drawn(race, picked, questions)))
+
+
+def drawn(race: Race, contender: Contender, questions: Sequence[int]) -> npt.NDArray[np.float64]:
+    """(draw,) speed-ups over the target alone with as many questions drawn again (bootstrap), the same for all."""
+    asked = race.asked(contender)
+    emitted, rounds, costs = np.array([asked[question] for question in questions], float).T
+    draws = np.random.default_rng(0).integers(len(questions), size=(_RESAMPLES, len(questions)))
+    return np.asarray(emitted[draws].sum(1) / rounds[draws].sum(1) / np.median(costs[draws], axis=1))
 
 
 def _reason(verdict: str, pick: Measured, measured: Sequence[Measured], full_size: int) -> str:
