@@ -27,7 +27,7 @@ import vocabtrim as vt
 from machine import certificate
 from vocabtrim.decoding.drafters.protocol import Drafter
 from vocabtrim.decoding.target import Target
-from vocabtrim.measure.timing import StageClock
+from vocabtrim.measure.timing import StageClock, decoding_stages
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import ModelShape
 from vocabtrim.vocabulary.kept import KeptVocabulary
@@ -111,7 +111,7 @@ def write_models() -> dict[str, Path]:
 
 def time_rounds(target: Target, drafter: Drafter, tokens: int) -> Iterator[dict[str, float]]:
     """Seconds of each stage, round by round."""
-    with StageClock({"target": [target.lm.model]} | draft_modules(drafter)) as clock:
+    with StageClock(decoding_stages(target, drafter)) as clock:
         before = dict.fromkeys(STAGES, 0.0)
         for number, done in enumerate(vt.decode(target, drafter, PROMPT, max_new_tokens=tokens, stop_ids=())):
             now = {stage: clock.seconds[stage] for stage in STAGES[:-1]}
@@ -119,15 +119,6 @@ def time_rounds(target: Target, drafter: Drafter, tokens: int) -> Iterator[dict[
             before = now
             if number > 0:  # the prompt's passes stand before the first round
                 yield spent | {"own": done.seconds - sum(spent.values()), "round": done.seconds}
-
-
-def draft_modules(drafter: Any) -> dict[str, list[Any]]:
-    """A feature drafter's rotations and the fusing of its features are passes of its model as well."""
-    if hasattr(drafter, "heads"):
-        return {"draft body": drafter.blocks, "draft head": drafter.heads}
-    body = drafter.body
-    model = [body.lm.model] if hasattr(body, "lm") else [body.layers, body.layers.fc, body.rotary]
-    return {"draft body": model, "draft head": [body.head]}
 
 
 def summary(rounds: list[dict[str, float]]) -> dict[str, float]:

@@ -29,6 +29,14 @@ def data() -> Path:
     return DATA
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_kernels() -> None:
+    """Compiled before anything is decoded, so that no test goes the plain way because it was done sooner."""
+    from vocabtrim.decoding.lean.compiled import ready_kernels
+
+    ready_kernels(float("inf"))
+
+
 @dataclass(frozen=True)
 class Finished:
     """A finished run of the command line."""

@@ -154,3 +154,27 @@ def test_a_static_tree_that_is_none_is_refused(places: list[tuple[int, ...]]) ->
 def test_plans_that_draft_nothing_are_refused(plan: object) -> None:
     with pytest.raises(InputError, match="out of range"):
         plan()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("branching", [1, 2, 10])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_on_a_processor_and_on_a_device_the_same_tree_is_grown(depth: int, branching: int) -> None:
+    """In numpy and in torch: on random logits over 50 ids, nodes, parents and entries alike."""
+    head = Head(torch.zeros(50, 1), kept_ids=torch.arange(0, 100, 2))
+
+    def grown(how: str, seed: int) -> tuple[object, ...]:
+        generator = torch.Generator().manual_seed(seed)
+        growth = getattr(DynamicTree(nodes=30, depth=depth, branching=branching), how)
+        growing = growth(head, 7, torch.randn(1, 50, generator=generator), 9)
+        read = []
+        try:
+            level = next(growing)
+            while True:
+                read.append((level.tokens.tolist(), level.parents.tolist()))
+                level = growing.send(torch.randn(len(level.tokens), 50, generator=generator))
+        except StopIteration as done:
+            draft, entries = done.value
+        return draft.tree.tokens.tolist(), draft.tree.parents, list(entries), read
+
+    for seed in range(20):
+        assert grown("_on_host", seed) == grown("on_device", seed)

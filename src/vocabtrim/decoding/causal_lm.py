@@ -97,13 +97,16 @@ def open_config(folder: Path) -> Any:
 @contextmanager
 def _no_load_report() -> Iterator[None]:
     """What the library found missing is said by our own errors, and a head left out on purpose by nobody."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    # The second tells, since 5.24, of every norm that it was not split among devices, where nobody asked for several.
+    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "distributed.tensor_parallel")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _head_name(model: Any) -> str | None:

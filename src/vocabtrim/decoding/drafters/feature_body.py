@@ -85,14 +85,14 @@ class FeatureBody:
         self._levels = Levels(head.weight.device)
         self._features = torch.empty(0)  # of the last level
         self._bytes = sum(weight.nbytes for weight in (*layers.parameters(), head.weight))
-        self._lean: LeanStack | None = None
+        self.lean: LeanStack | None = None
         if lean:
             with suppress(NotLeanError):
-                self._lean = layers.lean(self.rotary, embedding, self.cache)
+                self.lean = layers.lean(self.rotary, embedding, self.cache)
 
     def begin(self, prompt: Sequence[int], room: int, hidden: torch.Tensor | None) -> None:
         self.cache.reserve(room)
-        self.head.kernels = None if self._lean is None else ready_kernels(self._bytes * room)
+        self.head.kernels = None if self.lean is None else ready_kernels(self._bytes * room)
         self._unread = list(prompt[1:])
         self._hidden = [] if hidden is None else [hidden]
         self._base = 0
@@ -124,9 +124,9 @@ class FeatureBody:
         self, tokens: torch.Tensor, features: torch.Tensor, branches: Branches | None, last: bool = False
     ) -> torch.Tensor:
         """Append pairs; logits (n, kept) behind each, or (1, kept) behind the last alone."""
-        if self._lean is not None and self.head.kernels is not None:
+        if self.lean is not None and self.head.kernels is not None:
             straight = None if last else branches  # what was emitted is a chain
-            passed = self._lean.run(self.head.kernels, tokens, branches=straight, features=features)
+            passed = self.lean.run(self.head.kernels, tokens, branches=straight, features=features)
             self._features, head_input = (part[-1:] if last else part for part in self.layers.out(passed))
             return self.head(head_input)  # type: ignore[no-any-return]
         device = self.head.weight.device

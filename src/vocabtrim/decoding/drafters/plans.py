@@ -17,6 +17,7 @@ from ..chance import Chance
 from ..head import Head, HeadRows
 from ..sampling import Sampling
 from ..tree import Tree
+from .host_tree import Nodes, host_tree
 from .protocol import Draft
 
 _LARGEST = 4096  # more than any drafter was seen to gain from, and memory that any machine has
@@ -163,6 +164,22 @@ class DynamicTree:
         return self.branching * (self.depth - 1)
 
     def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
+        if root_logits.device.type == "cpu":
+            return (yield from self._on_host(rows, root, root_logits, depth))
+        return (yield from self.on_device(rows, root, root_logits, depth))
+
+    def _on_host(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int) -> Growth:
+        growing = host_tree(rows, root_logits, min(depth, self.depth), self.branching, self.nodes - 1)
+        try:
+            level = next(growing)
+            while True:
+                level = growing.send((yield Level(*level)))
+        except StopIteration as done:
+            nodes: Nodes = done.value
+        tree = Tree(torch.tensor([root, *nodes.tokens]), (-1, *nodes.parents))
+        return Grown(Draft(tree), [-1, *nodes.entries])
+
+    def on_device(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int) -> Growth:
         return self._best(root, (yield from self.candidates(rows, root_logits, depth)))
 
     def candidates(

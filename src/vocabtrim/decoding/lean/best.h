@@ -52,6 +52,8 @@ inline void sum_exponentials(const float* scores, long count, float& top, float&
     for (; whole + LANES <= count; whole += LANES) most = larger(most, load(scores + whole));
     top = largest(most);
     for (; whole < count; whole++) top = scores[whole] > top ? scores[whole] : top;
+    total = 0;
+    if (top == -INFINITY) return;
     for (long at = 0; at < count; at += LANES) {
         const long some = count - at < LANES ? count - at : LANES;
         Floats shares = exponential(load_up_to(scores + at, some) - top);

@@ -93,7 +93,7 @@ class Compilation:
             return
         os.close(handle)
         _clear(self._file.parent)
-        command = ["sh", "-c", _COMPILE, "sh", made, self._file, compiler, *_FLAGS, SOURCES / "kernels.cpp"]
+        command = ["sh", "-c", _COMPILE, "sh", made, str(self._file), compiler, *_FLAGS, str(SOURCES / "kernels.cpp")]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )

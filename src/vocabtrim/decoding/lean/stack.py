@@ -79,7 +79,6 @@ class LeanStack:
         self._bound: torch.Tensor | None = None  # the cache's memory that the layers point to
         self._turns: tuple[torch.Tensor, ...] = ()
 
-    @torch.inference_mode()
     def run(
         self,
         kernels: Kernels,
