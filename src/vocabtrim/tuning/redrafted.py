@@ -70,7 +70,6 @@ class _Trees:
     def needed(self, recorded: Recorded, room: Sequence[int]) -> dict[tuple[int, int], Needed]:
         keys = [(number, branching) for number in range(len(self._picks)) for branching in self._plans]
         found = {key: nothing_reached(len(room), self._depth) for key in keys}
-        picks = [self._picks[number] for number, _ in keys]
         self._walk.begin(recorded)
         for place, limit in enumerate(room):
             logits = self._walk.logits(place) if limit > 0 else None
@@ -78,13 +77,22 @@ class _Trees:
                 continue
             depth = min(limit, self._depth)
             following = recorded.output[place : place + depth]
-            growths = [self._growth(branching, self._picks[number], logits, depth) for number, branching in keys]
-            for key, grown in zip(keys, grow_together(self._walk.body, growths, picks), strict=True):
+            here = self._reaching(keys, logits, following[0])
+            growths = [self._growth(branching, self._picks[number], logits, depth) for number, branching in here]
+            picks = [self._picks[number] for number, _ in here]
+            for key, grown in zip(here, grow_together(self._walk.body, growths, picks), strict=True):
                 if isinstance(grown, Candidates):
                     fill_tree(found[key][place], grown, following)
                 else:
                     fill_chain(found[key][place], grown.draft.tree, following)
         return found
+
+    def _reaching(self, keys: Sequence[tuple[int, int]], logits: torch.Tensor, following: int) -> list[tuple[int, int]]:
+        """Those that may hold the next token: of the others nothing is accepted. One more than a branching is looked
+        at, since of equals either may come first."""
+        widest = BRANCHINGS[-1] + 1
+        best = [pick.rows.best(pick.of(logits), widest).ids[0].tolist() for pick in self._picks]
+        return [(number, branching) for number, branching in keys if following in best[number][: branching + 1]]
 
     def _growth(self, branching: int, pick: Pick, logits: torch.Tensor, depth: int) -> _Growth:
         plan, picked = self._plans[branching], pick.of(logits)
