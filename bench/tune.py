@@ -9,7 +9,9 @@ The built-in target is so small that nothing pays beside it. With --deep N it ge
 that write little: it says nearly the same, drafters are accepted as before, and its passes cost as much as those of a
 model of that depth.
 
-    python bench/tune.py [--drafter eagle] [--deep 0] [--grid full|small] [--prompts 12] [--tokens 48] [--minutes 4]
+--grid small takes 40 combinations and minutes, full some hundreds, whole all that tune itself looks at.
+
+    python bench/tune.py [--drafter eagle] [--deep 0] [--grid full] [--prompts 12] [--tokens 48] [--minutes 4]
 """
 
 from __future__ import annotations
@@ -40,13 +42,18 @@ from vocabtrim.testbed.family import calibration, member
 from vocabtrim.tuning.clock import draft_as
 from vocabtrim.tuning.kept_sizes import kept_from_counts
 from vocabtrim.tuning.race import Answer, Race
-from vocabtrim.tuning.shapes import Combination, Shape, shapes
+from vocabtrim.tuning.shapes import BRANCHINGS, NODES, STATIC, Combination, Shape, shapes
 from vocabtrim.tuning.verdict import drawn
 
 OUT = Path(__file__).resolve().parent / "out" / "tune"
 WEAK = 0.02  # what the weights of added layers are multiplied with, where they write to the residual
 LEFT = 6  # of the grid, for the last comparison
-SMALL = {"lengths": (1, 2, 4), "branchings": (0, 1, 4), "nodes": (4, 8, 16, 32)}
+GRIDS: dict[str, dict[str, tuple[int, ...]]] = {
+    "whole": {"lengths": tuple(range(1, 9)), "branchings": (0, *BRANCHINGS), "nodes": NODES},
+    "full": {"lengths": (1, 2, 3, 4, 6, 8), "branchings": (0, *BRANCHINGS), "nodes": (3, 4, 6, 8, 16, 32, 64)},
+    "small": {"lengths": (1, 2, 4), "branchings": (0, 1, 4), "nodes": (4, 8, 16, 32)},
+}
+MANY = 64  # combinations, of which one prompt at a time drops half; of fewer two do
 CALIBRATION = "target-generated"
 
 
@@ -54,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drafter", choices=DRAFTERS, default="eagle")
     parser.add_argument("--deep", type=int, default=0)
-    parser.add_argument("--grid", choices=("full", "small"), default="full")
+    parser.add_argument("--grid", choices=tuple(GRIDS), default="full")
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--minutes", type=float, default=4.0)
@@ -129,13 +136,12 @@ class Grid:
     ) -> None:
         self.target = vt.load_target(target, dtype=arguments.dtype)
         self.kind, self.tokens = drafter_kind(drafter, target), arguments.tokens
-        few = arguments.grid == "small"
-        chosen = list(kept)[1::2] if few else list(kept)
+        chosen = list(kept)[1::2] if arguments.grid == "small" else list(kept)
         self.drafters: dict[int, Any] = {full_size: vt.load_drafter(drafter, self.target)}
         self.made: dict[int, Any] = {one.size: one for one in kept}
         self.target_folder, self.folder = target, drafter
         heads = len(self.drafters[full_size].heads) if self.kind == MEDUSA else 0
-        found = [shape for shape in shapes(self.kind, heads=heads) if not few or is_few(shape)]
+        found = [shape for shape in shapes(self.kind, heads=heads) if is_in(GRIDS[arguments.grid], shape)]
         self.combinations = [
             Combination(size, shape) for size in (full_size, *(c.size for c in chosen)) for shape in found
         ]
@@ -160,8 +166,8 @@ class Grid:
         """In each step all that are left answer one prompt, in an order that chance has; figures are over the target
         alone in the same step."""
         left, chance = list(self.combinations), np.random.default_rng(0)
-        for one in [None, *left]:
-            self.answer(one, prompts[0])  # warms up
+        for size in (None, *dict.fromkeys(one.kept_size for one in left)):  # warms up
+            self.answer(next((one for one in left if one.kept_size == size), None), prompts[0])
 
         def run(running: Race, contenders: Sequence[Combination | None], steps: range) -> None:
             for step in steps:
@@ -171,8 +177,9 @@ class Grid:
 
         grid, steps = Race(len(prompts)), 0
         while len(left) > LEFT:
-            run(grid, [None, *left], range(steps, steps + 2))
-            steps += 2
+            more = 1 if len(left) > MANY else 2
+            run(grid, [None, *left], range(steps, steps + more))
+            steps += more
             ranked = sorted(left, key=lambda one: grid.speedup(one, grid.common(*left)), reverse=True)
             left = ranked[: max(LEFT, len(left) // 2)]
             print(f"grid: {len(left)} left, the best {left[0].kept_size} rows and {left[0].shape}", flush=True)
@@ -202,10 +209,10 @@ class Grid:
         }
 
 
-def is_few(shape: Shape) -> bool:
-    tree = shape.branching != 1
-    fits = shape.branching in SMALL["branchings"] and (not tree or shape.nodes in SMALL["nodes"])
-    return fits and (shape.branching == 0 or shape.draft_length in SMALL["lengths"])
+def is_in(grid: dict[str, tuple[int, ...]], shape: Shape) -> bool:
+    if shape.branching not in grid["branchings"] or (shape.branching != 1 and shape.nodes not in grid["nodes"]):
+        return False
+    return shape.branching == STATIC or shape.draft_length in grid["lengths"]
 
 
 def described(one: Combination) -> dict[str, int]:
