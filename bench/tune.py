@@ -50,8 +50,8 @@ WEAK = 0.02  # what the weights of added layers are multiplied with, where they 
 LEFT = 6  # of the grid, for the last comparison
 GRIDS: dict[str, dict[str, tuple[int, ...]]] = {
     "whole": {"lengths": tuple(range(1, 9)), "branchings": (0, *BRANCHINGS), "nodes": NODES},
-    "full": {"lengths": (1, 2, 3, 4, 6, 8), "branchings": (0, *BRANCHINGS), "nodes": (3, 4, 6, 8, 16, 32, 64)},
-    "small": {"lengths": (1, 2, 4), "branchings": (0, 1, 4), "nodes": (4, 8, 16, 32)},
+    "full": {"lengths": (1, 2, 3, 4, 6, 8), "branchings": (0, *BRANCHINGS), "nodes": (2, 3, 4, 6, 8, 16, 32, 64)},
+    "small": {"lengths": (1, 2, 4), "branchings": (0, 1, 4), "nodes": (2, 4, 8, 16, 32)},
 }
 MANY = 64  # combinations, of which one prompt at a time drops half; of fewer two do
 CALIBRATION = "target-generated"
