@@ -28,13 +28,17 @@ check: .venv/ready
 	$(BIN)/mypy
 
 bench: .venv/ready
+	$(BIN)/python bench/limits.py
 	$(BIN)/python bench/count.py
 	$(BIN)/python bench/trim.py
 	$(BIN)/python bench/start.py
+	$(BIN)/python bench/head.py
 	$(BIN)/python bench/decode.py
+	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/assisted.py
 	$(BIN)/python bench/paper.py
 	$(BIN)/python bench/replay.py
+	$(BIN)/python bench/tune.py
 
 clean:
 	rm -rf .venv bench/out demo out vocabtrim-demo.html

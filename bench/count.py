@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from machine import certificate
+from machine import certificate, floor_line
 
 OUT = Path(__file__).resolve().parent / "out" / "count"
 DATA = Path(os.environ.get("VOCABTRIM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -113,6 +113,9 @@ def compare(name: str, corpus: Path, runs: int) -> dict[str, Any]:
         f"bare tokenizers {statistics.median(rates[1]) / 1e6:5.2f}M   ratio {ratio:.2f} (to reach {WANTED[name]})",
         flush=True,
     )
+    seconds = statistics.median(run["seconds"] for run in ours)
+    line, floor = floor_line(f"count, {name}", corpus.stat().st_size, seconds, "the text, read once")
+    print(line, flush=True)
     return {
         "tokens": ours[0]["tokens"],
         "encoder": ours[0]["encoder"],
@@ -120,6 +123,7 @@ def compare(name: str, corpus: Path, runs: int) -> dict[str, Any]:
         "bare_tokens_per_second": rates[1],
         "ratio_median": ratio,
         "wanted": WANTED[name],
+        "floor": floor,
     }
 
 

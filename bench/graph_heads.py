@@ -15,8 +15,11 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib import metadata
+from typing import Any
 
 import numpy as np
+
+from machine import floor_line
 
 VOCAB, KEPT, HIDDEN, LOWEST = 128_256, 16_000, 512, -65504.0
 SIDES = ("full", "kept", "widened")
@@ -48,7 +51,18 @@ def main() -> None:
     package = "openvino" if arguments.engine == "openvino" else "onnxruntime"
     about = {"bench": "graph_heads", "engine": arguments.engine, "version": metadata.version(package)}
     about |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "turns": arguments.turns, "seed": 0}
+    about["floors"] = floors(medians)
     print(json.dumps(about | {"ms": medians, "full_over_widened": round(ratio, 2)}))
+
+
+def floors(medians: dict[str, float]) -> dict[str, Any]:
+    """milliseconds by side -> each beside the least time for the head's rows."""
+    found = {}
+    for side, milliseconds in medians.items():
+        rows = VOCAB if side == "full" else KEPT
+        line, found[side] = floor_line(side, 4 * HIDDEN * rows, milliseconds / 1e3, f"{rows:,} rows of the head")
+        print(line)
+    return found
 
 
 def openvino_heads(weight: np.ndarray, ids: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

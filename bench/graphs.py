@@ -27,8 +27,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import vocabtrim as vt
-from machine import certificate
+from machine import certificate, floor_line
 from tokenizer_of import write_tokenizer
+from vocabtrim.checkpoint.costs import drafter_cost
 from vocabtrim.exports.export import export
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import TINY
@@ -58,7 +59,7 @@ def main() -> None:
     python = os.environ[PYTHONS[arguments.engine]]
     command = [python, str(Path(__file__).with_name(SCRIPTS[arguments.engine])), str(place)]
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    report(arguments.engine, arguments.tokens, told)
+    report(arguments.engine, arguments.tokens, told | {"floors": floors(place, arguments.tokens, told)})
     shutil.rmtree(place)
 
 
@@ -72,6 +73,20 @@ def report(engine: str, tokens: int, told: dict[str, Any]) -> None:
     print(f"trimmed over full: {gain:.2f} times; output as without a drafter: {told['same']}")
     result = {"bench": "graphs", "engine": engine, "tokens_per_second": rates, "trimmed_over_full": gain}
     print(json.dumps(result | told | certificate(0, ("torch", "transformers"))))
+
+
+def floors(place: Path, tokens: int, told: dict[str, Any]) -> dict[str, Any]:
+    """All answers of each side beside the least time for the weights of their target passes and draft steps."""
+    found = {}
+    for side, folder in {"plain": "drafter", "full": "drafter", "trimmed": "cut"}.items():
+        cost = drafter_cost(place / folder, place / "target")
+        rounds = tokens * len(told["seconds"][side]) - told["accepted"].get(side, 0)
+        steps = 0 if side == "plain" else LENGTH * rounds
+        size = rounds * cost.target_pass_bytes + steps * cost.draft_step_bytes(cost.full_head_rows)
+        of = f"weights of {rounds} target passes and {steps} draft steps"
+        line, found[side] = floor_line(side, size, sum(told["seconds"][side]), of)
+        print(line)
+    return found
 
 
 def write_models(place: Path, prompts: list[list[int]], tokens: int) -> None:

@@ -6,7 +6,7 @@ answers held-out prompts once, greedily in float32, and all heads are replayed o
 that live decoding would have had (docs/replay.md). EAGLEs draft their tree, the independent drafter a chain of 4.
 MBSU follows from bytes. Beside what was measured stands what coverage alone predicts (docs/choose.md, The prediction):
 from the calibration text's held-out part, as `choose` does, and from the answers themselves, which shows the formula's
-own error. Nothing here is timed.
+own error. Nothing here is timed but the target's answers, beside the least time for the weights that they read.
 
     python bench/paper.py [--prompts 140] [--tokens 128] [--drafters eagle independent] [--out FILE.md]
 """
@@ -18,11 +18,13 @@ import gzip
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 import vocabtrim as vt
-from machine import certificate
+from machine import certificate, floor_line
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
+from vocabtrim.checkpoint.costs import drafter_cost
 from vocabtrim.cost import chain_acceptance_rate, chain_block_efficiency
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.measure.metrics import Summary
@@ -50,7 +52,13 @@ def main() -> None:
         target = vt.load_target(member("target"), dtype="float32")
         drafters = {name: vt.load_drafter(member(name), target) for name in arguments.drafters}
         states = tuple(dict.fromkeys(state for drafter in drafters.values() for state in drafter.states))
-        recording = record(target, states, arguments, Path(scratch) / "answers")
+        began = perf_counter()
+        recording, passes = record(target, states, arguments, Path(scratch) / "answers")
+        seconds, cost = perf_counter() - began, drafter_cost(member("independent"), member("target"))
+        # In float32 twice what the files hold.
+        of = f"weights of {passes:,} target passes, a prompt's one of them"
+        line, floor = floor_line("answers", 2 * cost.target_pass_bytes * passes, seconds, of)
+        print(line)
         kept, heldout = kept_vocabularies(Path(scratch))
         for name in drafters:
             found = replay(
@@ -69,19 +77,21 @@ def main() -> None:
         name: {f"{origin} {share:g}": figures_of(head) for (origin, share), head in heads.items()}
         for name, heads in replayed.items()
     }
-    told = {"bench": "paper", "prompts": arguments.prompts, "tokens": arguments.tokens, "figures": figures}
+    told = {"bench": "paper", "prompts": arguments.prompts, "tokens": arguments.tokens, "floor": floor}
+    told |= {"figures": figures}
     print(json.dumps(told | {"machine": certificate(0, ("torch", "transformers"))}))
 
 
-def record(target: vt.Target, states: tuple[int, ...], arguments: Any, out: Path) -> Path:
-    """What the target alone answers, with the hidden states that any drafter reads."""
+def record(target: vt.Target, states: tuple[int, ...], arguments: Any, out: Path) -> tuple[Path, int]:
+    """What the target alone answers, with the hidden states that any drafter reads; and the passes it took."""
     facts = tokenizer_facts(member("target"))
     header = RecordingHeader("target", facts.hash, target.lm.vocab, vt.Sampling(), states)
-    words, recorder = TargetText(member("target")), StateRecorder(states)
+    words, recorder, passes = TargetText(member("target")), StateRecorder(states), 0
     with RecordingWriter(out, header) as writer:
         for number, prompt in enumerate(chosen_prompts(arguments.prompts)):
             ids = words.conversation(prompt.messages)
             rounds = list(vt.decode(target, recorder, ids, max_new_tokens=arguments.tokens))
+            passes += 1 + len(rounds)
             writer.append(
                 Recorded(
                     name=str(number),
@@ -93,7 +103,7 @@ def record(target: vt.Target, states: tuple[int, ...], arguments: Any, out: Path
                     hidden=recorder.hidden if states else None,
                 )
             )
-    return out
+    return out, passes
 
 
 def kept_vocabularies(scratch: Path) -> tuple[dict[Which, vt.KeptVocabulary], dict[Which, float]]:

@@ -3,7 +3,8 @@
 Live decoding pays for target passes and for draft steps, once for every kept vocabulary. Replay pays for draft steps
 alone, and nearly once for all vocabularies: their trees share most nodes. A greedy chain of the independent drafter
 takes one pass over the output instead of a step per token, and Medusa's heads read the output in blocks.
-The rounds of the full head must be those of the live run, one by one.
+The rounds of the full head must be those of the live run, one by one. Live decoding is shown beside the least time for
+the weights that it reads; a replay reads as many of the drafter's as its trees happen to share, which is not counted.
 
     python bench/replay.py [--prompts 14] [--tokens 128]
 """
@@ -16,7 +17,8 @@ from time import perf_counter
 from typing import Any
 
 import vocabtrim as vt
-from machine import certificate
+from machine import certificate, floor_line
+from vocabtrim.checkpoint.costs import drafter_cost
 from vocabtrim.decoding.rounds import Round
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.measure.recording import Recorded
@@ -38,15 +40,21 @@ def main() -> None:
     prompts = [TargetText(member("target")).conversation(one.messages) for one in chosen_prompts(arguments.prompts)]
     kept = kept_vocabularies()
     print(f"{'seconds':<24}{'live':>8}{'drafting':>10}{'replay 1':>10}{f'replay {len(kept)}':>10}")
-    figures = {}
+    figures, floors = {}, {}
     for name in DRAFTERS:
         for shape, plan in plans(name).items():
             drafter = vt.load_drafter(member(name), target, plan=plan)
             generations = [record(target, prompt, arguments.tokens, drafter.states) for prompt in prompts]
-            found = figures[f"{name}, {shape}"] = compare(target, drafter, generations, kept)
+            side = f"{name}, {shape}"
+            figures[side], rounds = compare(target, drafter, generations, kept)
+            found = figures[side]
             live, *others = found.values()
-            print(f"{f'{name}, {shape}':<24}{live:>8.1f}" + "".join(f"{seconds:>10.1f}" for seconds in others))
+            print(f"{side:<24}{live:>8.1f}" + "".join(f"{seconds:>10.1f}" for seconds in others))
+            of = f"weights of {len(rounds):,} rounds and {len(prompts)} prompts"
+            line, floors[side] = floor_line(f"{side}, live", live_bytes(name, rounds, len(prompts)), live, of)
+            print(line)
     told = {"bench": "replay", "prompts": len(prompts), "vocabularies": len(kept), "seconds": figures}
+    told |= {"floors": floors}
     print(json.dumps(told | {"machine": certificate(0, ("torch", "transformers"))}))
 
 
@@ -68,7 +76,10 @@ def record(target: Any, prompt: list[int], tokens: int, states: tuple[int, ...])
     return Recorded("", tuple(prompt), output, ended=rounds[-1].ended, max_new_tokens=tokens, hidden=hidden)
 
 
-def compare(target: Any, drafter: Any, generations: list[Recorded], kept: list[Any]) -> dict[str, float]:
+def compare(
+    target: Any, drafter: Any, generations: list[Recorded], kept: list[Any]
+) -> tuple[dict[str, float], list[Round]]:
+    """Seconds of each way, and the rounds of live decoding."""
     began = perf_counter()
     live = [list(vt.decode(target, drafter, one.prompt, max_new_tokens=one.max_new_tokens)) for one in generations]
     times = {"live": perf_counter() - began, "drafting": sum(round.draft_seconds for part in live for round in part)}
@@ -79,7 +90,14 @@ def compare(target: Any, drafter: Any, generations: list[Recorded], kept: list[A
         times[f"replay {len(vocabularies)}"] = perf_counter() - began
         if list(map(numbers, live)) != list(map(numbers, replayed)):
             raise SystemExit("replay has other rounds than live decoding")
-    return {name: round(seconds, 2) for name, seconds in times.items()}
+    return {name: round(seconds, 2) for name, seconds in times.items()}, [done for part in live for done in part]
+
+
+def live_bytes(name: str, rounds: list[Round], prompts: int) -> int:
+    """A target pass for each round and prompt, and a draft step for each level; in float32 twice what is stored."""
+    cost = drafter_cost(member(name), member("target"))
+    steps = sum(cost.steps(done.depth) for done in rounds if done.drafted)
+    return 2 * ((len(rounds) + prompts) * cost.target_pass_bytes + steps * cost.draft_step_bytes(cost.full_head_rows))
 
 
 def numbers(rounds: list[Round] | list[ReplayedRound]) -> list[tuple[int, int, int, int]]:

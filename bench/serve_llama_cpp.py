@@ -23,12 +23,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 import vocabtrim as vt
-from machine import certificate
+from machine import certificate, floor_line
 from vocabtrim.calibrate.tokenizer import load_tokenizer, tokenizer_facts
+from vocabtrim.checkpoint.costs import drafter_cost
+from vocabtrim.cost import Cost
 from vocabtrim.decoding.text import TargetText
 from vocabtrim.exports.export import export
 from vocabtrim.exports.llama_cpp import FILE
@@ -49,10 +52,12 @@ TARGET = ModelShape(
 
 @dataclass(frozen=True)
 class Models:
-    """target: GGUF. drafters: name -> GGUF."""
+    """target: GGUF. drafters: name -> GGUF. costs: name -> what a pass and a step read of the folders they were made
+    of, which store as many bytes in bfloat16 as the GGUF files do in float16."""
 
     target: Path
     drafters: dict[str, Path]
+    costs: dict[str, Cost]
     prompts: list[str]
 
 
@@ -100,12 +105,13 @@ def _converted(
     whole, served = folder / "full.gguf", folder / "target.gguf"
     beside = ["--target-model-dir", target]
     convert_all(engine, [[rule, drafter, "--outfile", whole, *beside], [rule, target, "--outfile", served]])
-    drafters = {"full head": whole}
+    drafters, costs = {"full head": whole}, {"full head": drafter_cost(drafter, target)}
     for size, ids in kept.items():
         vocabulary = KeptVocabulary(ids, facts.vocab_size, facts.hash)
         cut = vt.trim(drafter, vocabulary, target=target, out=folder / f"cut-{size}").out
         drafters[f"{size:,} kept ids"] = export(cut, "llama-cpp", target=target, out=folder / f"out-{size}").out / FILE
-    return Models(served, drafters, prompts)
+        costs[f"{size:,} kept ids"] = drafter_cost(cut, target)
+    return Models(served, drafters, costs, prompts)
 
 
 def measure(engine: Path, models: Models, length: int, tokens: int, threads: int) -> dict[str, list[Drafted]]:
@@ -138,7 +144,7 @@ def main() -> None:
         models = make(Path(folder), engine, arguments.prompts)
         answers = measure(engine, models, arguments.length, arguments.tokens, arguments.threads)
     speeds = {name: [one.emitted / one.seconds for one in told] for name, told in answers.items()}
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for name, told in answers.items():
         drafted, accepted = sum(one.drafted for one in told), sum(one.accepted for one in told)
         over_full = [mine / full for mine, full in zip(speeds[name], speeds["full head"], strict=True)]
@@ -149,6 +155,12 @@ def main() -> None:
             "accepted": accepted,
         }
         print(f"{name:16} {result[name]}")
+        rounds = sum(one.emitted for one in told) - accepted
+        steps, cost = arguments.length * rounds, models.costs[name]
+        size = rounds * cost.target_pass_bytes + steps * cost.draft_step_bytes(cost.full_head_rows)
+        of = f"weights of {rounds} target passes and {steps} draft steps"
+        line, result[name]["floor"] = floor_line(name, size, sum(one.seconds for one in told), of)
+        print(line)
     how = {name: getattr(arguments, name) for name in ("models", "length", "prompts", "tokens", "threads")}
     print(json.dumps({"bench": "serve_llama_cpp"} | how | {"ways": result} | certificate(0, ("torch", "gguf"))))
 

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 import vocabtrim as vt
-from machine import certificate
+from machine import certificate, floor_line
 from vocabtrim.calibrate.tokenizer import tokenizer_facts
+from vocabtrim.checkpoint.costs import drafter_cost
 from vocabtrim.exports.export import export
 from vocabtrim.testbed import shapes
 from vocabtrim.testbed.shapes import ModelShape
@@ -67,6 +68,9 @@ def main() -> None:
         if "error" in told:
             raise SystemExit(f"{name}: {told['error']}")
     result = {name: figures([answers[f"{name}, turn {turn}"] for turn in (1, 2)]) for name in sides}
+    for name, told in result.items():
+        line, told["floor"] = floor(name, arguments.tokens, told)
+        print(line)
     shutil.rmtree(OUT)
     for name, told in result.items():
         print(f"{name:40} {told['tokens_per_second']:7.1f} tokens/s {told['accepted_per_draft']:6.2f} accepted")
@@ -101,6 +105,20 @@ def drafters(target: Path, some: KeptVocabulary) -> dict[str, Any]:
             config = vllm_runs.speculative(out.serving.command) | {"num_speculative_tokens": LENGTH}
             sides[f"{kind}, 16k, --engine {engine}"] = config
     return sides
+
+
+def floor(name: str, tokens: int, told: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """An answer on the clock beside the least time for its weights, all in bfloat16. A round emits what it accepts,
+    and one."""
+    kind, _, head = name.partition(", ")
+    whole = {"EAGLE-3": "eagle3", "EAGLE-1": "eagle", "independent": "target"}
+    folder = whole.get(kind, "eagle") if head in {"", "full head"} else f"{kind}-cut"
+    cost = drafter_cost(OUT / folder, OUT / "target")
+    rounds = tokens / (1 + told["accepted_per_draft"])
+    steps = LENGTH * rounds if head else 0.0
+    size = rounds * cost.target_pass_bytes + steps * cost.draft_step_bytes(cost.full_head_rows)
+    of = f"weights of {rounds:.0f} target passes and {steps:.0f} draft steps"
+    return floor_line(name, size, tokens / told["on_the_clock"], of)
 
 
 def figures(turns: list[Any]) -> dict[str, Any]:
