@@ -38,6 +38,7 @@ bench: .venv/ready
 	$(BIN)/python bench/peers.py --size 50M
 	$(BIN)/python bench/paper.py
 	$(BIN)/python bench/replay.py
+	$(BIN)/python bench/tune.py
 
 clean:
 	rm -rf .venv bench/out demo out vocabtrim-demo.html

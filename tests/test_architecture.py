@@ -21,7 +21,7 @@ FAMILY = SOURCE / "testbed" / "data" / "family"  # carried data: its manifest li
 # The testbed makes what the others read: its makers know files at most, only its demo runs the whole job.
 ORDER = (
     *("errors", "provenance", "cache", "hub", "cost", "calibrate", "vocabulary", "checkpoint"),
-    *("decoding", "measure", "collecting", "plugins", "exports", "report", "job", "testbed", "cli"),
+    *("decoding", "measure", "collecting", "plugins", "exports", "report", "job", "tuning", "testbed", "cli"),
 )
 
 HEAVY = (

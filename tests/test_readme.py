@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -37,6 +38,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = write_builtin(tmp_path_factory.mktemp("readme") / "models")
     for name, stand_in in STAND_INS.items():
         (models.parent / name).symlink_to(models / stand_in)
+    questions = [{"prompt": "Why is the sky blue?"}, {"prompt": "Name three rivers."}]
+    (models.parent / "question.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in questions))
     return models.parent
 
 
@@ -54,6 +57,7 @@ def test_the_commands_run(place: Path, vocabtrim: Any, monkeypatch: pytest.Monke
         "export",
         "generate",
         "replay",
+        "tune",
     }
     for command in commands:
         run = vocabtrim(*shlex.split(command)[1:])

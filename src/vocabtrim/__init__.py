@@ -42,6 +42,8 @@ _HOME = {
     "Replayed": "measure.replay",
     "collect": "collecting.collect",
     "calibrate_and_trim": "job",
+    "tune": "tuning.tune",
+    "Tuning": "tuning.tune",
 }
 
 __all__ = list(_HOME)

@@ -59,6 +59,18 @@ def birth_certificate(arguments: Mapping[str, Any], inputs: Mapping[str, str]) -
     }
 
 
+def this_machine() -> dict[str, Any]:
+    """Processor and cores: what a measured time holds for."""
+    return {"processor": _processor(), "cores": os.cpu_count()}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
 @cache
 def _git_state() -> dict[str, Any]:
     """Commit and dirty flag of the checkout vocabtrim runs from; empty for an installed package."""

@@ -212,7 +212,7 @@ def test_eagle3_on_a_target_of_two_layers(refused: Any, tmp_path: Path) -> None:
     refused(target=target, drafter=drafter, facts=("expected eagle_aux_hidden_state_layer_ids", "2 layers"))
 
 
-@pytest.mark.parametrize("option", ["--nodes", "--draft-length", "--branching"])
+@pytest.mark.parametrize("option", ["--draft-length", "--branching"])
 def test_a_medusa_drafter_takes_no_plan(option: str, world: Path, refused: Any) -> None:
     refused(option, 4, drafter=world / "Medusa", facts=("Medusa", f"found {option} 4", f"leave {option} out"))
 

@@ -23,6 +23,7 @@ from .layouts import EAGLE3, INDEPENDENT, MTP, Drafter, Head, identify
 from .quantization_config import with_head
 from .read import NESTED, WEIGHT_SUFFIXES, open_checkpoint
 from .stored import StoredTensor, fingerprint
+from .tuned import TUNED_FILE
 from .write import PlannedFile, PlannedTensor, prove_files, write_files
 
 TOKENIZER_FILES = (
@@ -210,7 +211,7 @@ def _out_name(path: Path) -> str:
 def _copies(drafter: Drafter, target: Path | None) -> dict[str, Path]:
     """Tokenizer, custom code, licence: every small file of the drafter; the target's tokenizer where it has none."""
     folder = drafter.checkpoint.folder
-    ours = {"config.json", KEPT_FILE, *(path.name for path in drafter.checkpoint.files)}
+    ours = {"config.json", KEPT_FILE, TUNED_FILE, *(path.name for path in drafter.checkpoint.files)}
     copies = {
         path.name: path
         for path in sorted(folder.iterdir())

@@ -27,6 +27,7 @@ from . import (
     report,
     spec_bench,
     trim,
+    tune,
 )
 from .screen import print_version, run
 
@@ -65,6 +66,7 @@ app.command()(convert.convert)
 app.command()(export.export)
 app.command()(generate.generate)
 app.command()(bench.bench)
+app.command()(tune.tune)
 app.command()(replay.replay)
 app.command()(report.report)
 app.command("spec-bench")(spec_bench.spec_bench)

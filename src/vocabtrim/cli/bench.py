@@ -176,8 +176,15 @@ def tell(run: Run, found: dict[str, list[Figures]], out: Path) -> None:
         print(f"failed: question {failure.question}, turn {failure.turn + 1}, {failure.method}: {failure.reason}")
     if failed:
         print(f"{len(failed)} {'question' if len(failed) == 1 else 'questions'} failed, in no figure.")
+    for note in _notes(run):
+        print(f"note: {note}")
     _tell_differences([found for figures in methods if figures.parity for found in figures.parity.differences])
     print(f"The run is in {out}.")
+
+
+def _notes(run: Run) -> list[str]:
+    """What methods draft by their `tuned.json`."""
+    return [note for method in run.header["methods"] for note in method.get("notes", ())]
 
 
 def _row(figures: Figures) -> tuple[str, ...]:
@@ -220,6 +227,7 @@ def as_object(run: Run, found: dict[str, list[Figures]], out: Path) -> dict[str,
         "questions": methods[0].questions,
         "failed": len({failure.question for failure in run.failed.values()}),
         "methods": [_method_object(figures) for figures in methods],
+        "notes": _notes(run),
         "categories": {
             category: {"questions": parts[0].questions, "methods": [_method_object(figures) for figures in parts]}
             for category, parts in categories

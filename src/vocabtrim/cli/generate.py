@@ -88,10 +88,17 @@ def generate(
         device=device,
         lean=not plain,
     )
-    interrupted = _follow(generation, _silently if json else piece_printer(drafting=drafter is not None))
+    tell_notes(generation.notes)
+    interrupted = _follow(generation, _silently if json else piece_printer(drafting=generation.kind is not None))
     _tell(generation, interrupted, json)
     if interrupted:
         raise typer.Exit(130)
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """What was taken from a `tuned.json`, on stderr."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def _follow(generation: Generation, show: Callable[[Iterable[Piece]], None]) -> bool:
@@ -172,6 +179,7 @@ def _as_object(generation: Generation, summary: Summary, ended: str) -> dict[str
         "token_ids": generation.token_ids,
         "ended": ended,
         "kind": generation.kind,
+        "notes": list(generation.notes),
         "seed": generation.seed,
         "prompt_tokens": generation.prompt_tokens,
         "rounds": summary.rounds,

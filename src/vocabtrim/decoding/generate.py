@@ -20,6 +20,7 @@ from .rounds import Round, decode
 from .sampling import Sampling
 from .stopping import Reason
 from .text import Piece, TargetText, TextStream
+from .tuned_plan import tuned_plan
 
 MAX_SEED = 2**63 - 1
 
@@ -30,6 +31,7 @@ class Generation:
     kind: of the drafter, None without one. prompt_tokens: ids that the target reads, those of its chat template
     included. seed: repeats the run where tokens are sampled; None where nothing is left to chance.
     rounds: in order. prompt_seconds: the target's reading of the prompt. way: what the target's passes are computed by.
+    notes: what was drafted by a `tuned.json`.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Generation:
         prompt_tokens: int,
         seed: int | None,
         way: Callable[[], str],
+        notes: Sequence[str] = (),
     ) -> None:
         self.kind, self.prompt_tokens, self.seed, self.way = kind, prompt_tokens, seed, way
+        self.notes = tuple(notes)
         self.rounds: list[Round] = []
         self.prompt_seconds = 0.0
         self.text = ""
@@ -105,7 +109,8 @@ def generate(
     """Open target and drafter, and answer a prompt. Whatever can be refused without weights is refused before them.
 
     tokenizer: the target's, where it is not in its folder. chat: see `TargetText.prompt`. draft_length, nodes,
-    branching: see `choose_plan`. seed: drawn where None. Others: see `decode` and `load_target`.
+    branching: see `choose_plan`; where all are None, what `tune` found out about the drafter, which may be to let the
+    target answer alone. seed: drawn where None. Others: see `decode` and `load_target`.
     """
     sampling = sampling or Sampling()
     target = local_folder(target)
@@ -113,9 +118,16 @@ def generate(
     prompt_ids = words.prompt(prompt, chat=chat)
     numbers = {"draft_length": draft_length, "nodes": nodes, "branching": branching}
     kind = plan = None
+    notes: tuple[str, ...] = ()
     if drafter is not None:
-        kind = drafter_kind(drafter, target)
-        plan = choose_plan(kind, sampling, **numbers)
+        drafter = local_folder(drafter)
+        tuned = tuned_plan(drafter, target, numbers, dtype=dtype, device=device)
+        notes = tuned.notes
+        if tuned.speculate:
+            kind = drafter_kind(drafter, target)
+            plan = choose_plan(kind, sampling, **tuned.numbers)
+        else:
+            drafter = None
     elif any(number is not None for number in numbers.values()):
         raise InputError("nothing is drafted without a drafter", remedy="pass --drafter, or leave its options out")
     opened = load_target(target, dtype=dtype, device=device, lean=lean)
@@ -140,4 +152,5 @@ def generate(
         prompt_tokens=len(prompt_ids),
         seed=None if sampling.greedy else seed,
         way=lambda: opened.lm.way,
+        notes=notes,
     )

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, InputError, MismatchError, UnsupportedErro
 from ..hub import local_folder
 from .causal_lm import open_model
 from .drafters.build import BUILDERS
-from .drafters.plans import Plan
+from .drafters.plans import Plan, StaticTree
 from .drafters.protocol import Drafter
 from .ends import Ends, FolderEnds, ModelEnds
 from .graphs.drafter import static_drafter
@@ -71,11 +71,12 @@ def open_ends(
     return FolderEnds(open_checkpoint(folder), None if alone else folder, DTYPES[dtype], torch.device(device), lean)
 
 
-def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | None = None) -> Drafter:
+def load_drafter(path: str | Path, target: Target | Ends, *, plan: Plan | StaticTree | None = None) -> Drafter:
     """A drafter of any published layout, full or trimmed, on the target's device and in its dtype.
 
     target: loaded, or its ends alone (`open_ends`) where nothing is to be verified.
-    plan: what to draft; for independent drafters a greedy chain of 4 where None, for EAGLE's the dynamic tree.
+    plan: what to draft; for independent drafters a greedy chain of 4 where None, for EAGLE's the dynamic tree, for
+    Medusa's their own tree.
     Raises InputError and CheckpointError for folders that cannot be read, MismatchError for a drafter of another
     target, UnsupportedError for one that is known and cannot be decoded with.
     """

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
 ROOT = 0
@@ -65,13 +66,10 @@ class Tree:
     @cached_property
     def visible(self) -> torch.Tensor:
         """(node, node) bool: row i may attend to column j, which is i itself or an ancestor of i."""
-        parents = torch.tensor((0, *self.parents[1:]))  # the root as its own parent: climbing ends there
-        visible = torch.eye(self.size, dtype=torch.bool)
-        rows, ancestors = torch.arange(self.size), parents
-        for _ in range(self.depth):
-            visible[rows, ancestors] = True
-            ancestors = parents[ancestors]
-        return visible
+        visible = np.eye(self.size, dtype=np.bool_)  # in numpy, where a step on a few numbers is not all overhead
+        for node, parent in enumerate(self.parents[1:], start=1):
+            visible[node] |= visible[parent]
+        return torch.from_numpy(visible)
 
     @cached_property
     def children(self) -> dict[tuple[int, int], int]:

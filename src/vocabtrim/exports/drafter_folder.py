@@ -18,6 +18,7 @@ import numpy as np
 from ..checkpoint.head_ids import KEPT_FILE
 from ..checkpoint.read import NESTED, WEIGHT_SUFFIXES, open_checkpoint
 from ..checkpoint.trim import cut, planned_maps
+from ..checkpoint.tuned import TUNED_FILE
 from ..checkpoint.write import PlannedFile, PlannedTensor, prove_files, write_files
 from ..errors import UnsupportedError
 from ..vocabulary.kept import Ids
@@ -133,7 +134,7 @@ def copy_companions(folder: Path, source: Source) -> None:
     """Tokenizer and licence of the drafter: every small file that is neither weights nor config nor a map. Not the
     card, which speaks of the trimmed folder.
     """
-    ours = {"config.json", "README.md", KEPT_FILE, *(path.name for path in source.drafter.checkpoint.files)}
+    ours = {"config.json", "README.md", KEPT_FILE, TUNED_FILE, *(path.name for path in source.drafter.checkpoint.files)}
     for path in sorted(source.folder.iterdir()):
         weights = path.suffix in {*WEIGHT_SUFFIXES, ".npy", ".sha256"} or path.name.endswith(".index.json")
         if path.is_file() and not path.name.startswith(".") and path.name not in ours and not weights:

@@ -79,7 +79,7 @@ def export_all(
 def _write(engine: Engine, source: Source, folder: Path) -> Serving:
     """Write and read back as the engine does."""
     engine.refuse(source.drafter)
-    serving = engine.write(source, folder)
+    serving = _as_tuned(engine.write(source, folder), source)
     ids = engine.read_ids(folder)
     if not np.array_equal(np.sort(ids), source.kept.ids):
         raise CheckpointError(
@@ -89,6 +89,15 @@ def _write(engine: Engine, source: Source, folder: Path) -> Serving:
             remedy="report this; nothing was written",
         )
     return serving
+
+
+def _as_tuned(serving: Serving, source: Source) -> Serving:
+    """With what tuning found out, where it did: measured in another loop than the engine's."""
+    if source.tuned is None:
+        return serving
+    told = "what is drafted was tuned with vocabtrim's own loop: measure it again with the engine"
+    slow = () if source.tuned.speculate else (f"tuning said: {source.tuned.verdict}. {source.tuned.reason}",)
+    return replace(serving, warnings=(*serving.warnings, *slow, told))
 
 
 def _told(serving: Serving, out: Path, target: str | Path | None, newer: Sequence[str]) -> Serving:

@@ -72,9 +72,10 @@ def write(source: Source, folder: Path) -> Serving:
         writer.write_tensors_to_file()
     finally:
         writer.close()
+    longest = source.chain_length(4)
     return Serving(
         "python convert_hf_to_gguf.py {target} --outfile target.gguf\n"
-        f"llama-server -m target.gguf -md {{out}}/{FILE} --spec-type draft-eagle3 --spec-draft-n-max 4",
+        f"llama-server -m target.gguf -md {{out}}/{FILE} --spec-type draft-eagle3 --spec-draft-n-max {longest}",
         "`draft acceptance` in the server's log, and draft_n, draft_n_accepted among each answer's timings",
     )
 

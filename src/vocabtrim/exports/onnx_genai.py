@@ -38,7 +38,7 @@ import json, os
 import onnxruntime_genai as og
 
 told = json.load(open("{out}/draft.json"))
-told["model"]["draft"]["filename"] = os.path.relpath("{out}/model.onnx", "target-onnx")
+told["model"]["draft"]["filename"] = os.path.relpath("{out}/model.onnx", "target-onnx"){length}
 config = og.Config("target-onnx")
 config.overlay(json.dumps(told))
 model = og.Model(config)
@@ -53,6 +53,11 @@ print(og.Tokenizer(model).decode(generator.get_sequence(0)), generator.get_specu
 _ACCEPTANCE = (
     "generator.get_speculative_stats(): draft_tokens_proposed, draft_tokens_accepted, rounds, target_forward_passes"
 )
+
+
+def _command(source: Source) -> str:
+    length = source.chain_length(0)
+    return _COMMAND.replace("{length}", f'\ntold["speculative"]["max_draft_tokens"] = {length}' if length else "")
 
 
 def refuse(drafter: OfAKind) -> None:
@@ -74,7 +79,7 @@ def write(source: Source, folder: Path) -> Serving:
         kept.write_text(json.dumps(source.kept.ids.tolist()), encoding="utf-8")
         script = Path(__file__).with_name("onnx_convert.py")
         CONVERTER.run(script, given, folder, kept, what=f"converting {source.folder} to ONNX")
-    return Serving(_COMMAND, _ACCEPTANCE, (*_LIMITS, *CONVERTER.newer(TESTED)), python=True)
+    return Serving(_command(source), _ACCEPTANCE, (*_LIMITS, *CONVERTER.newer(TESTED)), python=True)
 
 
 _LIMITS = (

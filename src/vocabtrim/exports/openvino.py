@@ -47,7 +47,7 @@ import openvino_genai
 draft = openvino_genai.draft_model("{out}", "CPU")
 pipe = openvino_genai.LLMPipeline("target-openvino", "CPU", draft_model=draft)
 config = pipe.get_generation_config()
-config.max_new_tokens, config.num_assistant_tokens = 128, 4
+config.max_new_tokens, config.num_assistant_tokens = 128, {length}
 print(pipe.generate("Why is the sky blue?", config))"""
 _ACCEPTANCE = (
     "pipe.generate([prompt], config).extended_perf_metrics: get_num_draft_tokens(), get_num_accepted_tokens(), "
@@ -57,6 +57,10 @@ _EXACT = (
     "the engine computes in bfloat16 where the processor can and keeps keys and values in 8 bits: for output equal to "
     "plain decoding token for token pass INFERENCE_PRECISION_HINT='f32' and KV_CACHE_PRECISION='f32' to both models"
 )
+
+
+def _command(source: Source) -> str:
+    return _COMMAND.replace("{length}", str(source.chain_length(4)))
 
 
 def refuse(drafter: OfAKind) -> None:
@@ -84,7 +88,7 @@ def _write_independent(source: Source, folder: Path) -> Serving:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         write_assistant(source, Path(scratch))
         _convert(source, Path(scratch), folder, {})
-    return Serving(_COMMAND, _ACCEPTANCE, (_EXACT, *CONVERTER.newer(TESTED)), python=True)
+    return Serving(_command(source), _ACCEPTANCE, (_EXACT, *CONVERTER.newer(TESTED)), python=True)
 
 
 def _write_eagle3(source: Source, folder: Path) -> Serving:
@@ -101,7 +105,7 @@ def _write_eagle3(source: Source, folder: Path) -> Serving:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         write_folder(Path(scratch), source, tensors, config)
         _convert(source, Path(scratch), folder, {"hidden_layers": layers})
-    return Serving(_COMMAND, _ACCEPTANCE, (_EXACT, *warnings, *CONVERTER.newer(TESTED)), python=True)
+    return Serving(_command(source), _ACCEPTANCE, (_EXACT, *warnings, *CONVERTER.newer(TESTED)), python=True)
 
 
 def _convert(source: Source, given: Path, folder: Path, settings: dict[str, Any]) -> None:

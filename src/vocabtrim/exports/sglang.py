@@ -42,7 +42,7 @@ _READ_EAGLE3 = (
     r"|(fc|norm|input_norm|fc_norm\.\d|embed_tokens|lm_head)\.weight"
 )
 _LAUNCH = "python -m sglang.launch_server --model-path {target}"
-_CHAIN = "--speculative-num-steps 3 --speculative-eagle-topk 1 --speculative-num-draft-tokens 4"
+_SHAPE = "--speculative-num-steps {} --speculative-eagle-topk {} --speculative-num-draft-tokens {}"
 _ACCEPTANCE = (
     "spec_accept_length in the meta_info of each answer (emitted tokens per target pass), or "
     "sglang:spec_accept_length among the metrics with --enable-metrics"
@@ -90,7 +90,7 @@ def _write_eagle3(source: Source, folder: Path) -> Serving:
     if states:  # SGLang looks for them nowhere else
         config["eagle_config"][STATES] = states
     write_folder(folder, source, tensors, _without_biases(config))
-    command = f"{_LAUNCH} --speculative-algorithm EAGLE3 --speculative-draft-model-path {{out}} {_CHAIN}"
+    command = f"{_LAUNCH} --speculative-algorithm EAGLE3 --speculative-draft-model-path {{out}} {_shape(source)}"
     return Serving(command, _ACCEPTANCE, (_NO_REJECTION, "no --speculative-token-map here: it would be ignored"))
 
 
@@ -109,7 +109,7 @@ def _write_eagle(source: Source, folder: Path) -> Serving:
     _write_token_map(source, folder)
     command = (
         f"{_LAUNCH} --speculative-algorithm EAGLE --speculative-draft-model-path {{out}} "
-        f"--speculative-token-map {{out}}/{TOKEN_MAP} {_CHAIN}"
+        f"--speculative-token-map {{out}}/{TOKEN_MAP} {_shape(source)}"
     )
     return Serving(command, _ACCEPTANCE, (_ONE_SHARD, _NO_REJECTION, *_of_target(source)))
 
@@ -147,8 +147,17 @@ def _write_mtp(source: Source, folder: Path) -> Serving:
             remedy="serve the target as it is",
         )
     _write_token_map(source, folder)
-    command = f"{_LAUNCH} --speculative-algorithm NEXTN --speculative-token-map {{out}}/{TOKEN_MAP} {_CHAIN}"
+    command = f"{_LAUNCH} --speculative-algorithm NEXTN --speculative-token-map {{out}}/{TOKEN_MAP} {_shape(source)}"
     return Serving(command, _ACCEPTANCE, (_ONE_SHARD, _NO_REJECTION, *_of_target(source)))
+
+
+def _shape(source: Source) -> str:
+    """A chain of three, or what was tuned: steps, ways that each goes on, and rows of the target's pass."""
+    tuned = source.tuned
+    if tuned is None or tuned.draft_length is None:
+        return _SHAPE.format(3, 1, 4)
+    nodes = tuned.nodes or tuned.draft_length + 1
+    return _SHAPE.format(tuned.draft_length, tuned.branching or 1, nodes)
 
 
 def _without_biases(config: dict[str, object]) -> dict[str, object]:

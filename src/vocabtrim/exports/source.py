@@ -19,6 +19,7 @@ from ..checkpoint.layouts import Drafter, identify
 from ..checkpoint.quantization_config import method_of
 from ..checkpoint.read import Checkpoint, open_checkpoint
 from ..checkpoint.trim import tokenizer_beside
+from ..checkpoint.tuned import Tuned, read_tuned
 from ..errors import CheckpointError, MismatchError, UnsupportedError
 from ..hub import local_folder
 from ..vocabulary.draft_map import Problem
@@ -32,7 +33,8 @@ class Source:
     """A trimmed drafter. kept: ascending; rows: (kept,) the head's row of each kept id, where the head is not.
 
     width: rows of the target's own head, padding included. tokenizer: the target's; None where no folder holds it.
-    target_name: the target as it was given, path or hub id; None where none was.
+    target_name: the target as it was given, path or hub id; None where none was. tuned: what tuning found out about it;
+    None where it was not tuned.
     """
 
     drafter: Drafter
@@ -42,6 +44,7 @@ class Source:
     target: Checkpoint | None
     tokenizer: TokenizerFacts | None
     target_name: str | None = None
+    tuned: Tuned | None = None
 
     @property
     def folder(self) -> Path:
@@ -50,6 +53,10 @@ class Source:
     @property
     def kind(self) -> str:
         return self.drafter.kind
+
+    def chain_length(self, default: int) -> int:
+        """Drafted tokens of a round, for an engine that drafts chains: of the best chain where it was tuned."""
+        return default if self.tuned is None or self.tuned.chain is None else self.tuned.chain
 
 
 class OfAKind(Protocol):
@@ -86,7 +93,7 @@ def open_source(drafter: str | Path, target: str | Path | None = None) -> Source
     tokenizer = tokenizer_beside(None if opened is None else opened.folder, folder)
     kept = _kept(folder, ids, present.width, tokenizer)
     name = None if target is None else str(target)
-    return Source(understood, kept, np.argsort(ids), present.width, opened, tokenizer, name)
+    return Source(understood, kept, np.argsort(ids), present.width, opened, tokenizer, name, read_tuned(folder))
 
 
 def _refuse_other_tokenizer(folder: Path, target: Checkpoint | None) -> None:

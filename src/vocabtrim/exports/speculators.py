@@ -44,8 +44,9 @@ def write(source: Source, folder: Path) -> Serving:
     tensors = eagle3_tensors(source, blocks_as("layers.{}."))
     refuse_unread(tensors, _READ, "speculators", "speculators/models/eagle3/core.py")
     write_folder(folder, source, tensors, _config(source, any("q_norm" in tensor.name for tensor in tensors)))
-    told = '{"method": "eagle3", "model": "{out}", "num_speculative_tokens": 3, "use_local_argmax_reduction": true}'
-    command = f"vllm serve {{target}} --speculative-config '{told}'"
+    told = f'"num_speculative_tokens": {source.chain_length(3)}, "use_local_argmax_reduction": true'
+    config = f'{{"method": "eagle3", "model": "{{out}}", {told}}}'
+    command = f"vllm serve {{target}} --speculative-config '{config}'"
     return Serving(command, "vllm:spec_decode_num_accepted_tokens_total and its like at /metrics")
 
 
@@ -70,7 +71,7 @@ def _config(source: Source, qwen3: bool) -> dict[str, Any]:
         "speculators_config": {
             "algorithm": "eagle3",
             "default_proposal_method": "greedy",
-            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 3}],
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": source.chain_length(3)}],
             "verifier": {
                 "name_or_path": source.target_name,
                 "architectures": source.target.config.get("architectures", []),

@@ -29,8 +29,8 @@ _READ = (
     r"\.weight|(fc|norm|embed_tokens|lm_head)\.weight"
 )
 _SERVE = (  # JSON is YAML, and one line of it can be pasted
-    'echo \'{{"enable_iter_perf_stats": true, "speculative_config": {{"decoding_type": "Eagle", "max_draft_len": 3, '
-    '"speculative_model_dir": "{{out}}"{states}}}}}\' > speculative.yaml\n'
+    'echo \'{{"enable_iter_perf_stats": true, "speculative_config": {{"decoding_type": "Eagle", '
+    '"max_draft_len": {length}, "speculative_model_dir": "{{out}}"{states}}}}}\' > speculative.yaml\n'
     "trtllm-serve {{target}} --extra_llm_api_options speculative.yaml"
 )
 
@@ -63,7 +63,7 @@ def write(source: Source, folder: Path) -> Serving:
 
 def command(source: Source) -> str:
     """What serves an EAGLE-3 folder."""
-    return _SERVE.format(states=_captured(source))
+    return _SERVE.format(length=source.chain_length(3), states=_captured(source))
 
 
 def _one_layer(name: str) -> str:

@@ -35,7 +35,7 @@ _COMMAND = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 target = AutoModelForCausalLM.from_pretrained("{target}")
-assistant = AutoModelForCausalLM.from_pretrained("{out}", trust_remote_code=True)
+assistant = AutoModelForCausalLM.from_pretrained("{out}", trust_remote_code=True){length}
 tokenizer = AutoTokenizer.from_pretrained("{target}")
 inputs = tokenizer("Why is the sky blue?", return_tensors="pt")
 print(tokenizer.decode(target.generate(**inputs, assistant_model=assistant, max_new_tokens=128)[0]))"""
@@ -44,6 +44,14 @@ _ACCEPTANCE = (
     "generate() counts nothing. Count the target's passes with a forward hook: tokens emitted per pass are the block "
     "efficiency (docs/engines/transformers.md)"
 )
+
+
+def _command(source: Source) -> str:
+    """The library adapts the draft length as it goes; a tuned one stays."""
+    length = source.chain_length(0)
+    told = f"num_assistant_tokens={length}, num_assistant_tokens_schedule='constant'"
+    line = f"\nassistant.generation_config.update({told}, assistant_confidence_threshold=0.0)" if length else ""
+    return _COMMAND.replace("{length}", line)
 
 
 def refuse(drafter: OfAKind) -> None:
@@ -57,7 +65,7 @@ def write(source: Source, folder: Path) -> Serving:
     """Config, weights, model code and tokenizer of an assistant."""
     refuse(source)
     write_assistant(source, folder)
-    return Serving(_COMMAND, _ACCEPTANCE, (_CODE_WARNING, *_LIMITS), python=True)
+    return Serving(_command(source), _ACCEPTANCE, (_CODE_WARNING, *_LIMITS), python=True)
 
 
 def write_assistant(source: Source, folder: Path) -> None:

@@ -77,7 +77,7 @@ def _write_eagle3(source: Source, folder: Path) -> Serving:
     maps = [kept_folder.offsets(source)] if source.kept.size != source.width else []
     tensors = [*drafter_folder.body_tensors(source), *drafter_folder.head_tensors(source), *maps]
     drafter_folder.write_folder(folder, source, tensors, config, tokenizer=False)
-    return serving("eagle3", 3, extra=', "use_local_argmax_reduction": true')
+    return serving("eagle3", source.chain_length(3), extra=', "use_local_argmax_reduction": true')
 
 
 def _prove_class(source: Source, config: dict[str, Any]) -> None:
@@ -113,7 +113,8 @@ def _write_independent(source: Source, folder: Path) -> Serving:
         "--engine vllm-plugin keeps its context whole",
         "it drafts greedily only: leave draft_sample_method as it is",
     )
-    return serving("draft_model", 3, extra=', "use_heterogeneous_vocab": true', warnings=warnings)
+    length = source.chain_length(3)
+    return serving("draft_model", length, extra=', "use_heterogeneous_vocab": true', warnings=warnings)
 
 
 def _mean(table: torch.Tensor, ids: Ids) -> torch.Tensor:

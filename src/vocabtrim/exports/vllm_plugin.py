@@ -61,7 +61,7 @@ def _write_independent(source: Source, folder: Path) -> Serving:
         kept_folder.offsets(source),
     ]
     drafter_folder.write_folder(folder, source, tensors, config, tokenizer=False)
-    return serving("draft_model", 3, extra=_FAST, warnings=_NEEDS)
+    return serving("draft_model", source.chain_length(3), extra=_FAST, warnings=_NEEDS)
 
 
 def _padded_to(rows: int, width: int, embedding: PlannedTensor) -> PlannedTensor:
@@ -96,7 +96,7 @@ def _write_eagle(source: Source, folder: Path) -> Serving:
         config,
         tokenizer=False,
     )
-    return serving("eagle", 3, extra=_FAST, warnings=_NEEDS)
+    return serving("eagle", source.chain_length(3), extra=_FAST, warnings=_NEEDS)
 
 
 def _write_medusa(source: Source, folder: Path) -> Serving:

@@ -24,6 +24,7 @@ from ..errors import InputError, VocabTrimError
 from ..hub import local_folder
 from .methods import Method, Settings, methods_of, recording_header, run_header
 from .parity import first_difference, logit_gap
+from .prompts import prompt_of
 from .questions import Question
 from .recording import Recorded, RecordingWriter
 from .records import AUTOREGRESSIVE, Difference, Failed, Generated, Key, RecordedRound, Run, RunWriter
@@ -60,7 +61,7 @@ def bench(
     settings = settings or Settings()
     folder = local_folder(target)
     words = TargetText(tokenizer or folder)
-    methods = methods_of(folder, drafter, trimmed)
+    methods = methods_of(folder, drafter, trimmed, settings)
     header = run_header(folder, tokenizer or folder, methods, questions, settings)
     with RunWriter(Path(out), header) as writer:
         opened = load_target(folder, dtype=settings.dtype, device=settings.device, lean=settings.lean)
@@ -90,7 +91,7 @@ class _Bench:
 
     def _drafter(self, method: Method) -> Drafter:
         assert method.folder is not None and method.kind is not None
-        return load_drafter(method.folder, self.target, plan=self.settings.plan(method.kind))
+        return load_drafter(method.folder, self.target, plan=self.settings.plan(method.kind, method.tuned))
 
     @property
     def states(self) -> tuple[int, ...]:
@@ -138,22 +139,9 @@ class _Bench:
 
     def _prompt(self, question: Question, turn: int) -> list[int]:
         """Ids of what stands before the answer to a turn: earlier turns with their autoregressive answers."""
-        if not self.settings.chat or not self.words.template.exists:
-            return self._plain_prompt(question, turn)
-        messages = list(question.before)
-        for place in range(turn):
-            messages += [_message("user", question.turns[place]), _message("assistant", self._given(question, place))]
-        return self.words.conversation([*messages, _message("user", question.turns[turn])])
-
-    def _plain_prompt(self, question: Question, turn: int) -> list[int]:
-        if turn or question.before:
-            raise InputError(
-                "several turns need a chat template",
-                expected="a question of one turn",
-                found=f"turn {turn + 1} behind {len(question.before)} messages",
-                remedy="use a target whose tokenizer has a chat template",
-            )
-        return self.words.prompt(question.turns[0], chat=False)
+        return prompt_of(
+            self.words, question, turn, lambda place: self._given(question, place), chat=self.settings.chat
+        )
 
     def _given(self, question: Question, turn: int) -> str:
         given = self.writer.run.generated.get((question.name, turn, AUTOREGRESSIVE))
@@ -166,7 +154,7 @@ class _Bench:
     def _decode(self, drafter: Drafter | None, prompt: Sequence[int], question: str, turn: int) -> Iterator[Round]:
         """An answer's rounds, by the chance of its own that every answer has."""
         told, generator = self.settings, torch.Generator(self.target.lm.device)
-        generator.manual_seed(_seed(told.seed, question, turn))
+        generator.manual_seed(answer_seed(told.seed, question, turn))
         return decode(
             self.target,
             drafter,
@@ -256,13 +244,9 @@ class _Bench:
                 self.writer.append(Difference(*key, at=at, expected=expected, found=found, gap=gap))
 
 
-def _seed(seed: int, question: str, turn: int) -> int:
+def answer_seed(seed: int, question: str, turn: int) -> int:
     """Chance of its own for every answer, the same for all methods and in every order."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{question}/{turn}".encode()).digest()[:7], "big")
-
-
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
 
 
 def _recorded(round: Round) -> RecordedRound:

@@ -7,9 +7,9 @@ is what a head cut to these rows would draft. Knows drafters from inside; knows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -17,7 +17,7 @@ from ..decoding.acceptance import follow_tree
 from ..decoding.chance import TorchChance
 from ..decoding.drafters.independent import IndependentBody
 from ..decoding.drafters.medusa import MedusaDrafter
-from ..decoding.drafters.plans import Chain, Grown, Growth, Level
+from ..decoding.drafters.plans import Chain, Level
 from ..decoding.drafters.protocol import Draft, Drafter
 from ..decoding.drafters.stepping import SteppingBody, SteppingDrafter
 from ..decoding.head import Head, HeadRows
@@ -29,7 +29,9 @@ from .recording import Recorded
 _UNKNOWN = -1  # in the place of a drafted token that cannot count
 _NOWHERE = -2  # the target's token where the output has ended: in no tree
 _BLOCK = 64  # tokens whose logits are in memory at a time
-_CHANCE = TorchChance()  # asked by nobody: all drafting here is deterministic
+CHANCE = TorchChance()  # asked by nobody: all drafting here is deterministic
+
+Found = TypeVar("Found")  # what a growth comes to
 
 
 class Redraft(Protocol):
@@ -69,12 +71,12 @@ def redraft(drafter: Drafter, kept: Sequence[Ids | None]) -> Redraft:
     if isinstance(drafter, SteppingDrafter):
         if isinstance(drafter.plan, Chain) and drafter.plan.sampled:
             raise _sampled()
-        picks = [_pick(drafter.body.head, ids) for ids in kept]
+        picks = [pick_rows(drafter.body.head, ids) for ids in kept]
         if isinstance(drafter.plan, Chain) and isinstance(drafter.body, IndependentBody):
             return _Forced(drafter.body, drafter.plan.length, picks)
         return _Stepping(drafter, picks)
     if isinstance(drafter, MedusaDrafter):
-        return _Static(drafter, [_pick(drafter.heads[0], ids) for ids in kept])
+        return StaticBest(drafter, [pick_rows(drafter.heads[0], ids) for ids in kept])
     if any(ids is not None for ids in kept):
         raise UnsupportedError(
             f"{type(drafter).__name__} does not show its head, so no rows of it can be left out",
@@ -125,44 +127,60 @@ class _Forced:
         return [Tree.chain(self._known[place], chain + [_UNKNOWN] * (length - len(chain))) for chain in chains]
 
 
+class Walk:
+    """A body that is led along a recorded output, place by place. reads: the most tokens that it reads at one place."""
+
+    def __init__(self, body: SteppingBody, reads: int) -> None:
+        self.body, self._reads = body, reads
+        self._recorded: Recorded | None = None
+        self._place = 0
+
+    def begin(self, recorded: Recorded) -> None:
+        """Take another output. Room for all that may be read behind it is reserved."""
+        tokens = len(recorded.prompt) + len(recorded.output)
+        hidden = states_of(recorded, 0, len(recorded.prompt) - 1, self.body.head)
+        self.body.begin(recorded.prompt, tokens + self._reads, hidden)
+        self._recorded, self._place = recorded, 0
+
+    def logits(self, place: int) -> torch.Tensor | None:
+        """(1, kept) behind `place` tokens of the output, no earlier place than the last one."""
+        assert self._recorded is not None
+        if place > self._place:
+            first = len(self._recorded.prompt) - 1
+            hidden = states_of(self._recorded, first + self._place, first + place, self.body.head)
+            self.body.commit([], self._recorded.output[self._place : place], hidden)
+            self._place = place
+        return self.body.catch_up()
+
+
 class _Stepping:
     """Any plan over any body: the plans of all vocabularies grow level by level, and the body reads each node that one
     of them asks for once."""
 
     def __init__(self, drafter: SteppingDrafter, picks: Sequence[Pick]) -> None:
-        self._body: SteppingBody = drafter.body
+        self._walk = Walk(drafter.body, drafter.plan.reads * len(picks))
         self._plan, self._picks = drafter.plan, picks
-        self._recorded: Recorded | None = None
-        self._place = 0
+        self._known: Sequence[int] = ()
 
     def begin(self, recorded: Recorded) -> None:
-        tokens = len(recorded.prompt) + len(recorded.output)
-        room = tokens + self._plan.reads * len(self._picks)
-        self._body.begin(recorded.prompt, room, _hidden(recorded, 0, len(recorded.prompt) - 1, self._body.head))
-        self._recorded, self._place = recorded, 0
+        self._walk.begin(recorded)
+        self._known = [recorded.prompt[-1], *recorded.output]
 
     def trees(self, place: int, depth: int, vocabularies: Sequence[int]) -> list[Tree]:
-        assert self._recorded is not None
-        root = [self._recorded.prompt[-1], *self._recorded.output][place]
-        self._go_to(place, self._recorded)
-        logits = self._body.catch_up() if depth > 0 else None
+        root = self._known[place]
+        logits = self._walk.logits(place) if depth > 0 else None
         if logits is None:
             return [Tree.chain(root) for _ in vocabularies]
         picks = [self._picks[number] for number in vocabularies]
-        growths = [self._plan.growth(pick.rows, root, pick.of(logits), depth, _CHANCE) for pick in picks]
-        return [grown.draft.tree for grown in _grow_together(self._body, growths, picks)]
-
-    def _go_to(self, place: int, recorded: Recorded) -> None:
-        if place > self._place:
-            first = len(recorded.prompt) - 1
-            hidden = _hidden(recorded, first + self._place, first + place, self._body.head)
-            self._body.commit([], recorded.output[self._place : place], hidden)
-            self._place = place
+        growths = [self._plan.growth(pick.rows, root, pick.of(logits), depth, CHANCE) for pick in picks]
+        return [grown.draft.tree for grown in grow_together(self._walk.body, growths, picks)]
 
 
-def _grow_together(body: SteppingBody, growths: Sequence[Growth], picks: Sequence[Pick]) -> list[Grown]:
+def grow_together(
+    body: SteppingBody, growths: Sequence[Generator[Level, torch.Tensor, Found]], picks: Sequence[Pick]
+) -> list[Found]:
     """Like `plans.grow` for each, but of what they ask for the body reads nothing twice."""
-    grown: dict[int, Grown] = {}
+    grown: dict[int, Found] = {}
     device = body.head.weight.device
     asked = dict(_asked(growths, dict.fromkeys(range(len(growths))), grown))
     # Of each growth, which row of the body's last level each token of its own last level is; the root is row 0.
@@ -181,7 +199,9 @@ def _grow_together(body: SteppingBody, growths: Sequence[Growth], picks: Sequenc
 
 
 def _asked(
-    growths: Sequence[Growth], scores: dict[int, torch.Tensor] | dict[int, None], grown: dict[int, Grown]
+    growths: Sequence[Generator[Level, torch.Tensor, Found]],
+    scores: dict[int, torch.Tensor] | dict[int, None],
+    grown: dict[int, Found],
 ) -> Iterator[tuple[int, Level]]:
     """Go on with those growths that have got what they asked for; what they ask for next. The others are `grown`."""
     for number, logits in scores.items():
@@ -191,7 +211,7 @@ def _asked(
             grown[number] = done.value
 
 
-class _Static:
+class StaticBest:
     """Medusa: what its heads say hangs on one hidden state, so the output is read in blocks."""
 
     def __init__(self, drafter: MedusaDrafter, picks: Sequence[Pick]) -> None:
@@ -207,21 +227,25 @@ class _Static:
         start = max(0, len(recorded.prompt) - 2)  # the token before the first root, or the root itself
         self._first = start - (len(recorded.prompt) - 2)
         self._best = [[[] for _ in self._widths] for _ in self._picks]
-        hidden = _hidden(recorded, start, len(recorded.prompt) + len(recorded.output) - 2, self._drafter.heads[0])
+        hidden = states_of(recorded, start, len(recorded.prompt) + len(recorded.output) - 2, self._drafter.heads[0])
         self._drafter.choose_way(len(recorded.output))
         for block in () if hidden is None else torch.split(hidden, _BLOCK):
-            for head, (logits, width) in enumerate(zip(self._drafter.logits(block), self._widths, strict=True)):
+            for head, (width, logits) in enumerate(zip(self._widths, self._drafter.logits(block), strict=False)):
                 for best, pick in zip(self._best, self._picks, strict=True):
                     best[head] += pick.rows.best(pick.of(logits), width).ids.tolist()
 
     def trees(self, place: int, depth: int, vocabularies: Sequence[int]) -> list[Tree]:
         assert self._recorded is not None
-        root, row = [self._recorded.prompt[-1], *self._recorded.output][place], place - self._first
-        if row < 0 or depth == 0:
-            return [Tree.chain(root) for _ in vocabularies]
+        root = [self._recorded.prompt[-1], *self._recorded.output][place]
         return [
-            self._drafter.filled(root, [best[row] for best in self._best[number][:depth]]) for number in vocabularies
+            self._drafter.filled(root, self.best(place, number)[:depth]) if depth > 0 else Tree.chain(root)
+            for number in vocabularies
         ]
+
+    def best(self, place: int, vocabulary: int) -> list[list[int]]:
+        """What each head drafts behind `place` tokens of the output, the best first; nothing where no state is."""
+        row = place - self._first
+        return [] if row < 0 else [ids[row] for ids in self._best[vocabulary]]
 
 
 class _Opaque:
@@ -235,7 +259,7 @@ class _Opaque:
 
     def begin(self, recorded: Recorded) -> None:
         tokens = len(recorded.prompt) + len(recorded.output)
-        self._drafter.begin(recorded.prompt, tokens, _hidden(recorded, 0, len(recorded.prompt) - 1))
+        self._drafter.begin(recorded.prompt, tokens, states_of(recorded, 0, len(recorded.prompt) - 1))
         self._recorded, self._draft, self._place = recorded, None, 0
 
     def trees(self, place: int, depth: int, vocabularies: Sequence[int]) -> list[Tree]:
@@ -244,15 +268,16 @@ class _Opaque:
             emitted = self._recorded.output[self._place : place]
             path = right_path(self._draft.tree, emitted)
             first = len(self._recorded.prompt) - 1
-            hidden = _hidden(self._recorded, first + self._place, first + place)
+            hidden = states_of(self._recorded, first + self._place, first + place)
             self._drafter.commit(self._draft, path[: len(emitted) - 1], emitted, hidden)
-        self._draft, self._place = self._drafter.propose(depth, _CHANCE), place
+        self._draft, self._place = self._drafter.propose(depth, CHANCE), place
         if self._draft.draft_probs is not None:
             raise _sampled()
         return [self._draft.tree for _ in vocabularies]
 
 
-def _pick(head: Head, ids: Ids | None) -> Pick:
+def pick_rows(head: Head, ids: Ids | None) -> Pick:
+    """A kept vocabulary's rows among a head's. Raises MismatchError for ids that the head has no row for."""
     if ids is None:
         return Pick(head, None, head.kept_ids)
     wanted, device = torch.tensor(ids), head.weight.device
@@ -270,7 +295,7 @@ def _pick(head: Head, ids: Ids | None) -> Pick:
     return Pick(head, None if whole else columns.to(device), wanted.to(device))
 
 
-def _hidden(recorded: Recorded, start: int, end: int, head: Head | None = None) -> torch.Tensor | None:
+def states_of(recorded: Recorded, start: int, end: int, head: Head | None = None) -> torch.Tensor | None:
     """(end - start, states * hidden) of those tokens of prompt and output; None for none of them. head: whose dtype
     and device they are wanted in."""
     if recorded.hidden is None or start >= end:

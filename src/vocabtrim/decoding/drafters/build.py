@@ -26,8 +26,8 @@ from ..stored_weights import load_weight
 from . import eagle, eagle3
 from .feature_body import FeatureBody
 from .independent import IndependentBody
-from .medusa import MedusaBlocks, MedusaDrafter
-from .plans import Chain, DynamicTree, Plan
+from .medusa import MedusaBlocks, MedusaDrafter, static_tree
+from .plans import Chain, DynamicTree, Plan, StaticTree
 from .protocol import Drafter
 from .stepping import SteppingDrafter
 from .variants import eagle3_norms, eagle3_states, refuse_variants
@@ -35,7 +35,7 @@ from .variants import eagle3_norms, eagle3_states, refuse_variants
 # In some published files beside the weights, and made anew from the config.
 _DERIVED = ("rotary_emb.inv_freq",)
 
-Builder = Callable[[layouts.Drafter, Ids | None, Ends, Plan | None], Drafter]
+Builder = Callable[[layouts.Drafter, Ids | None, Ends, Any], Drafter]  # the last: a plan of its kind, or None
 
 
 def independent(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None) -> Drafter:
@@ -85,14 +85,14 @@ def eagle_3(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None
     return SteppingDrafter(body, plan or DynamicTree())
 
 
-def medusa(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None) -> Drafter:
+def medusa(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | StaticTree | None) -> Drafter:
     """As many heads as the file holds, whatever its config says."""
-    if plan is not None:
+    if plan is not None and not isinstance(plan, StaticTree):
         raise UnsupportedError(
             f"{found.checkpoint.folder} is a Medusa drafter, whose tree is static",
-            expected="no plan",
+            expected="no plan, or a StaticTree",
             found=type(plan).__name__,
-            remedy="leave draft length, nodes and branching out",
+            remedy="leave draft length and branching out",
         )
     blocks = []
     for head in found.heads:
@@ -107,7 +107,8 @@ def medusa(found: layouts.Drafter, ids: Ids | None, on: Ends, plan: Plan | None)
         }
         _fill(block, names, found, on)
         blocks.append(block)
-    return MedusaDrafter(blocks, [_head(head, ids, on) for head in found.heads], lean=on.lean)
+    places = () if plan is None else static_tree(len(blocks), plan.nodes)
+    return MedusaDrafter(blocks, [_head(head, ids, on) for head in found.heads], places, lean=on.lean)
 
 
 BUILDERS: dict[str, Builder] = {

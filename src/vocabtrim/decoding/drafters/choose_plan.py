@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ...checkpoint.layouts import EAGLE, EAGLE3, INDEPENDENT, MEDUSA
 from ...errors import InputError, UnsupportedError
 from ..sampling import Sampling
-from .plans import Chain, DynamicTree, Plan
+from .plans import Chain, DynamicTree, Plan, StaticTree
 
 
 def choose_plan(
@@ -20,8 +20,9 @@ def choose_plan(
     draft_length: int | None = None,
     nodes: int | None = None,
     branching: int | None = None,
-) -> Plan | None:
-    """The plan of a drafter of that kind; None for Medusa, whose tree is its own. Defaults stand in `plans.py`.
+) -> Plan | StaticTree | None:
+    """The plan of a drafter of that kind; None for Medusa, whose tree is its own, unless its size is told. Defaults
+    stand in `plans.py`.
 
     An independent drafter drafts a chain unless it is told of nodes or of a branching, EAGLE's a dynamic tree unless
     branching is 1. draft_length: of the chain, or the tree's depth. nodes: of the tree, root included. A chain is
@@ -32,14 +33,15 @@ def choose_plan(
     told = {"draft_length": draft_length, "nodes": nodes, "branching": branching}
     given = {name: value for name, value in told.items() if value is not None}
     if kind == MEDUSA:
-        if given:
+        shape = {name: value for name, value in given.items() if name != "nodes"}
+        if shape:
             raise UnsupportedError(
                 "a Medusa drafter's tree is static",
-                expected="no draft length, nodes or branching",
-                found=_listed(given),
-                remedy=f"leave {' and '.join(map(_option, given))} out",
+                expected="no draft length or branching",
+                found=_listed(shape),
+                remedy=f"leave {' and '.join(map(_option, shape))} out; --nodes cuts the tree",
             )
-        return None
+        return None if nodes is None else StaticTree(nodes)
     if kind not in {INDEPENDENT, EAGLE, EAGLE3}:
         return None  # refused by name when it is opened
     chain = branching == 1 or (kind == INDEPENDENT and branching is None and nodes is None)
@@ -55,7 +57,7 @@ def choose_plan(
     return Chain(**_named(given, draft_length="length"), sampling=None if sampling.greedy else sampling)
 
 
-def plan_depth(plan: Plan | None) -> int | None:
+def plan_depth(plan: Plan | StaticTree | None) -> int | None:
     """How many tokens deep a plan of `choose_plan` drafts where nothing cuts it short; None where there is none."""
     if isinstance(plan, Chain):
         return plan.length

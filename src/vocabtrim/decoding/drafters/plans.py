@@ -240,6 +240,16 @@ class DynamicTree:
         return Grown(Draft(Tree(torch.tensor([root, *tokens]), (-1, *parents))), [-1, *entries])
 
 
+@dataclass(frozen=True)
+class StaticTree:
+    """The size of a Medusa drafter's tree, whose shape is its own. nodes: root included."""
+
+    nodes: int = 64
+
+    def __post_init__(self) -> None:
+        _prove_size("number of drafted nodes", self.nodes - 1)
+
+
 def _prove_size(name: str, value: int) -> None:
     if not 1 <= value <= _LARGEST:
         expected = f"1 to {_LARGEST}"
