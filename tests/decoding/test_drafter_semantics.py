@@ -196,6 +196,7 @@ def record(drafter: SteppingDrafter) -> tuple[list[Any], list[Any]]:
         return draft
 
     drafter.body.catch_up, drafter.body.extend = catch_up_recorded, extend_recorded  # type: ignore[method-assign]
+    drafter.body.grow = lambda *_: None  # type: ignore[method-assign]  # level by level, to be seen
     drafter.propose = propose_recorded  # type: ignore[method-assign]
     return steps, trees
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
-from .lean.library import Kernels, matrix
+from .lean.library import Kernels, Matrix, matrix
 from .sampling import widened
 
 
@@ -107,15 +107,15 @@ class Head(nn.Module, HeadRows):
         # Detached, so that a parameter stays the property of the model it came from.
         self.weight, self.kept_ids = weight.detach(), kept_ids
         self.bias = None if bias is None else bias.detach()
-        self._matrix = None
+        self.matrix: Matrix | None = None  # as the kernels take it
         if self.weight.is_contiguous() and (self.bias is None or self.bias.is_contiguous()):
-            self._matrix = matrix(self.weight, self.bias)
+            self.matrix = matrix(self.weight, self.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., hidden) -> (..., kept) logits."""
         # As a matrix: one row cut out of several as (1, 1, hidden) takes torch ten times as long in bfloat16.
         rows = hidden.reshape(-1, hidden.shape[-1])
-        if self.kernels is not None and self._matrix is not None:
-            logits = self.kernels.multiply(self._matrix, rows.to(self.weight.dtype).contiguous())
+        if self.kernels is not None and self.matrix is not None:
+            logits = self.kernels.multiply(self.matrix, rows.to(self.weight.dtype).contiguous())
             return logits.view(*hidden.shape[:-1], -1)
         return nn.functional.linear(rows, self.weight, self.bias).view(*hidden.shape[:-1], -1)

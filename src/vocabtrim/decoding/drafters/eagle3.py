@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, L
 
 from ..kv_cache import KeyValueCache, cache_argument
 from ..lean.library import Kernels
-from ..lean.stack import LeanStack, Parts, Passed
+from ..lean.stack import LeanStack, Parts
 from .feature_body import FeatureLayers, Out
 from .variants import Eagle3Norms
 
@@ -87,8 +87,9 @@ class Eagle3Layers(FeatureLayers):
         parts = Parts(self.config, [self.midlayer], rotary, embedding, self.norm, normed_residual=residual)
         return LeanStack(parts, cache)
 
-    def out(self, passed: Passed) -> Out:
-        return Out(passed.head_input if self.norms.output else passed.features, passed.head_input)
+    @property
+    def feature_is_normed(self) -> bool:
+        return self.norms.output
 
     def forward(
         self,

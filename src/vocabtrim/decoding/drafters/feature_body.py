@@ -16,6 +16,7 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from ..drafted import Nodes, Shape
 from ..head import Head
 from ..kv_cache import KeyValueCache
 from ..lean.compiled import ready_kernels
@@ -45,9 +46,14 @@ class FeatureLayers(nn.Module):
         """The same layers by the kernels. Raises NotLeanError where they do not know them."""
         raise NotImplementedError
 
+    @property
+    def feature_is_normed(self) -> bool:
+        """Whether the next step reads what the head reads."""
+        return False
+
     def out(self, passed: Passed) -> Out:
         """What `forward` gives, of a pass by the kernels."""
-        return Out(passed.features, passed.head_input)
+        return Out(passed.head_input if self.feature_is_normed else passed.features, passed.head_input)
 
     def forward(
         self,
@@ -110,6 +116,12 @@ class FeatureBody:
         self._unread, self._hidden = [], []
         self._base, self._levels = self.cache.length, Levels(self.head.weight.device)
         return logits
+
+    def grow(self, root_logits: torch.Tensor, shape: Shape) -> Nodes | None:
+        if self.lean is None:
+            return None
+        feature, normed = self._features.float().contiguous(), self.layers.feature_is_normed
+        return self.lean.grow(self.head, root_logits, shape, root_feature=feature, normed_features=normed)
 
     def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
         return self._step(tokens, self._features[parents], self._levels.add(parents))

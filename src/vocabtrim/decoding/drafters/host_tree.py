@@ -6,22 +6,13 @@ Knows what a tree is grown from; how it is grown, and why, stands in plans.py.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ...vocabulary.kept import Ids
+from ..drafted import Nodes
 from ..head import HeadRows
-
-
-class Nodes(NamedTuple):
-    """Drafted nodes, parents first. tokens: ids. parents: nodes, 0 for the root. entries: in the body's cache, behind
-    the root's; -1 where a node was not read."""
-
-    tokens: list[int]
-    parents: list[int]
-    entries: list[int]
 
 
 def host_tree(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..causal_lm import CausalLM
+from ..drafted import Nodes, Shape
 from ..head import Head
 from .stepping import Levels
 
@@ -44,6 +45,9 @@ class IndependentBody:
         """Append tokens to what was read; logits (rows, kept) behind the last `rows` of them."""
         # An id that only the target's padding has is read as the last one here: what is drafted behind it is verified.
         return self.lm.run(torch.tensor(tokens).clamp(max=self.lm.vocab - 1), rows=rows).logits
+
+    def grow(self, root_logits: torch.Tensor, shape: Shape) -> Nodes | None:
+        return None if self.lm.lean is None else self.lm.lean.grow(self.head, root_logits, shape)
 
     def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
         return self.lm.run(tokens, branches=self._levels.add(parents), rows=len(tokens)).logits

@@ -14,10 +14,11 @@ import torch
 
 from ...errors import InputError
 from ..chance import Chance
+from ..drafted import Nodes, Shape
 from ..head import Head, HeadRows
 from ..sampling import Sampling
 from ..tree import Tree
-from .host_tree import Nodes, host_tree
+from .host_tree import host_tree
 from .protocol import Draft
 
 _LARGEST = 4096  # more than any drafter was seen to gain from, and memory that any machine has
@@ -31,6 +32,9 @@ class Body(Protocol):
 
     def catch_up(self) -> torch.Tensor | None:
         """Read what was emitted since; (1, kept) logits behind the root, or None where nothing can be said yet."""
+
+    def grow(self, root_logits: torch.Tensor, shape: Shape) -> Nodes | None:
+        """Draft all levels in one go behind the logits of `catch_up`; None where `extend` is to be asked for them."""
 
     def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
         """Read one level: tokens (n,), each behind row parents (n,) of the level before; (n, kept) logits."""
@@ -80,6 +84,10 @@ class Plan(Protocol):
     def reads(self) -> int:
         """The most drafted tokens that the body reads for one proposal."""
 
+    def shape(self, depth: int) -> Shape | None:
+        """Of what is drafted at most `depth` >= 1 tokens deep, for bodies that can do so in one go and come to the same
+        as `growth`; None where chance has a say."""
+
     def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
         """Draft behind the root, at most `depth` >= 1 tokens deep. rows: of the head whose logits these are.
         root_logits: (1, kept) of `catch_up`."""
@@ -116,6 +124,10 @@ class Chain:
     @property
     def reads(self) -> int:
         return self.length - 1
+
+    def shape(self, depth: int) -> Shape | None:
+        deep = min(depth, self.length)
+        return None if self.sampled else Shape(deep, 1, deep, ranked=False)
 
     @property
     def sampled(self) -> bool:
@@ -177,6 +189,9 @@ class DynamicTree:
     def reads(self) -> int:
         return self.branching * (self.depth - 1)
 
+    def shape(self, depth: int) -> Shape | None:
+        return Shape(min(depth, self.depth), self.branching, self.nodes - 1)
+
     def growth(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int, chance: Chance) -> Growth:
         if root_logits.device.type == "cpu":
             return (yield from self._on_host(rows, root, root_logits, depth))
@@ -190,7 +205,7 @@ class DynamicTree:
                 level = growing.send((yield Level(*level)))
         except StopIteration as done:
             nodes: Nodes = done.value
-        return self.grown(root, (nodes.tokens, nodes.parents, nodes.entries))
+        return self.grown(root, nodes)
 
     def on_device(self, rows: HeadRows, root: int, root_logits: torch.Tensor, depth: int) -> Growth:
         return self.grown(root, self.picked((yield from self.candidates(rows, root_logits, depth))).tolist())

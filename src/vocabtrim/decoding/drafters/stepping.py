@@ -14,7 +14,7 @@ import torch
 from ..chance import Chance
 from ..passes import Branches
 from ..tree import Tree
-from .plans import Body, Plan, grow
+from .plans import Body, DynamicTree, Grown, Plan, grow
 from .protocol import Draft
 
 
@@ -63,9 +63,15 @@ class SteppingDrafter:
         if logits is None:
             draft, self._entries = Draft(Tree.chain(self._root)), [-1]
         else:
-            growth = self.plan.growth(self.body.head, self._root, logits, depth, chance)
-            draft, self._entries = grow(growth, self.body)
+            draft, self._entries = self._grown(logits, depth, chance)
         return draft
+
+    def _grown(self, logits: torch.Tensor, depth: int, chance: Chance) -> Grown:
+        shape = self.plan.shape(depth)
+        nodes = None if shape is None else self.body.grow(logits, shape)
+        if nodes is not None:
+            return DynamicTree.grown(self._root, nodes)
+        return grow(self.plan.growth(self.body.head, self._root, logits, depth, chance), self.body)
 
     def commit(self, draft: Draft, path: Sequence[int], emitted: Sequence[int], hidden: torch.Tensor | None) -> None:
         entries = takewhile(lambda entry: entry >= 0, (self._entries[node] for node in path))

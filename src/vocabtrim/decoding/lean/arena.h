@@ -10,7 +10,7 @@ class Arena {
         char* start;
         size_t size;
     };
-    static const int MOST = 16;
+    static const int MOST = 20;
     Block blocks[MOST] = {};
     int used = 0;
 

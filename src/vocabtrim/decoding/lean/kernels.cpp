@@ -3,8 +3,7 @@
 // Sizes and addresses are taken as they are told, proven by library.py and layers.py. 0: done. 1: no memory.
 // 2: a token that the embedding has no row for. 3: done, and the largest of some row is NaN or infinite.
 
-#include "best.h"
-#include "layers.h"
+#include "growth.h"
 
 // Of a call that knows the dtype of its weights by a number: 0 float32, 1 bfloat16.
 template <class Work> int with_dtype(int dtype, Work work) {
@@ -28,6 +27,12 @@ int vocabtrim_pass(int dtype, const Stack* stack, const Pass* pass) {
     for (long row = 0; row < pass->rows; row++)
         if (pass->tokens[row] < 0 || pass->tokens[row] >= stack->ids) return 2;
     return with_dtype(dtype, [&](auto kind) { run<decltype(kind)>(*stack, *pass); });
+}
+
+// Appends what it reads to the cache behind `past`.
+int vocabtrim_grow(int dtype, const Stack* stack, Growth* growth) {
+    int code = 0;
+    return with_dtype(dtype, [&](auto kind) { code = grow<decltype(kind)>(*stack, *growth); }) ?: code;
 }
 
 // rows: (many, in) in the weight's dtype. out: (many, matrix.out) float32.

@@ -56,6 +56,16 @@ class Pass(ctypes.Structure):
     )
 
 
+class Growth(ctypes.Structure):
+    _fields_ = (
+        *((name, _POINTER) for name in ("root_logits", "root_feature", "kept_ids")),
+        *(("head", Matrix), ("depth", _COUNT), ("branching", _COUNT), ("drafted", _COUNT), ("past", _COUNT)),
+        *(("ranked", ctypes.c_int32), ("normed_features", ctypes.c_int32)),
+        *((name, _POINTER) for name in ("tokens", "parents", "entries")),
+        *(("count", _COUNT), ("read", _COUNT), ("largest", ctypes.c_float)),
+    )
+
+
 class Ranked(NamedTuple):
     """columns: (row, width) int64, the best first. values: (row, width) their logits, float32. log_sums: (row,) log of
     the sum of all exponentials, or None where it was not asked for. finite: whether every row's largest is a number."""
@@ -79,12 +89,13 @@ class Kernels:
     """library: as compiled.py opens it."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._pass = library.vocabtrim_pass
+        self._pass, self._grow = library.vocabtrim_pass, library.vocabtrim_grow
         self._multiply, self._best, self._rank = (
             getattr(library, f"vocabtrim_{name}") for name in ("multiply", "best", "rank")
         )
         dtype = ctypes.c_int
         self._pass.argtypes = (dtype, ctypes.POINTER(Stack), ctypes.POINTER(Pass))
+        self._grow.argtypes = (dtype, ctypes.POINTER(Stack), ctypes.POINTER(Growth))
         self._multiply.argtypes = (dtype, ctypes.POINTER(Matrix), _POINTER, _COUNT, _COUNT, _POINTER)
         self._best.argtypes = (dtype, ctypes.POINTER(Matrix), _POINTER, _COUNT, _COUNT, _COUNT, _POINTER, _POINTER)
         self._rank.argtypes = (_POINTER, _COUNT, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER)
@@ -97,6 +108,10 @@ class Kernels:
                 expected=f"0 to {stack.ids - 1}",
                 remedy="encode with the model's own tokenizer",
             )
+
+    def grow(self, dtype: torch.dtype, stack: Stack, told: Growth) -> bool:
+        """Draft and append; False where a logit, `told.largest`, is no number."""
+        return self._proven(self._grow(DTYPES[dtype], stack, told)) != _NO_NUMBER
 
     def multiply(self, by: Matrix, rows: torch.Tensor) -> torch.Tensor:
         """rows: (n, in), contiguous, in the weight's dtype. Returns (n, out) float32."""

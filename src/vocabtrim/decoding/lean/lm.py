@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..drafted import Nodes, Shape
 from ..head import Head
 from ..kv_cache import KeyValueCache
 from ..passes import Branches, Pass
@@ -47,6 +48,10 @@ class LeanLM:
         if self.kernels is not None:
             return "our kernels"
         return f"transformers' modules: {compilation().why_not or 'done before the kernels were compiled'}"
+
+    def grow(self, head: Head, root_logits: torch.Tensor, shape: Shape) -> Nodes | None:
+        """See `LeanStack.grow`."""
+        return self._stack.grow(head, root_logits, shape)
 
     def run(
         self, tokens: torch.Tensor, *, branches: Branches | None, rows: int, states: Sequence[int], likeliest: bool

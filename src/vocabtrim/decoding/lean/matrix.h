@@ -14,7 +14,6 @@ struct Matrix {
     int64_t out;
 };
 
-const int AHEAD = 1024;  // bytes by which a weight's row is asked for before it is used
 const int PANEL = 16;  // rows of a weight that are multiplied with all rows, while they are near
 const int AT_ONCE = 64;  // rows whose products are kept near until somebody takes them
 #if LANES == 16
@@ -23,7 +22,9 @@ const int MOST_ROWS = 6;  // accumulators for four rows of a weight, and what th
 const int MOST_ROWS = 2;
 #endif
 
-// Sums of W rows of a weight with R rows; made once for all that is done with them. FRESH: the weight comes from memory, and is asked for ahead.
+// Sums of W rows of a weight with R rows; made once for all that is done with them. FRESH: the weight comes from
+// memory, and the next W rows are asked for meanwhile, into the second-level cache: a third faster than without, and than
+// into the first.
 template <int W, int R, bool FRESH, class T>
 __attribute__((noinline)) void products(
     const T* weight, const T* rows, long in, float (&sums)[R][W]) {
@@ -35,7 +36,7 @@ __attribute__((noinline)) void products(
 #pragma GCC unroll 8
         for (int w = 0; w < W; w++) {
             weights[w] = step::read(weight + w * in + at);
-            if (FRESH) __builtin_prefetch((const char*)(weight + w * in + at) + AHEAD);
+            if (FRESH) __builtin_prefetch(weight + (w + W) * in + at, 0, 2);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from ...errors import InputError
+from ..drafted import Nodes, Shape
+from ..head import Head, HeadRows
 from ..kv_cache import KeyValueCache
 from ..passes import Branches
 from . import library
@@ -130,6 +133,45 @@ class LeanStack:
         kernels.run(self._dtype, self._stack, call)
         self._cache.append(rows)
         return Passed(head_input, hidden, out)
+
+    def grow(
+        self,
+        head: Head,
+        root_logits: torch.Tensor,
+        shape: Shape,
+        *,
+        root_feature: torch.Tensor | None = None,
+        normed_features: bool = False,
+    ) -> Nodes | None:
+        """What `host_tree` drafts, in one call. root_logits: (1, kept) float32. root_feature: (1, hidden) float32.
+
+        None where the head is not one for the kernels. Raises CheckpointError for logits that hold NaN or infinity.
+        """
+        if head.kernels is None or head.matrix is None:
+            return None
+        past = self._cache.length
+        self._bind(past + shape.branching * (shape.depth - 1))
+        tokens, parents, entries = np.empty((3, shape.drafted), np.int64)
+        told = library.Growth(
+            root_logits=root_logits.data_ptr(),
+            root_feature=address(root_feature),
+            kept_ids=address(head.kept_ids),
+            head=head.matrix,
+            depth=shape.depth,
+            branching=shape.branching,
+            drafted=shape.drafted,
+            past=past,
+            ranked=shape.ranked,
+            normed_features=normed_features,
+            tokens=tokens.ctypes.data,
+            parents=parents.ctypes.data,
+            entries=entries.ctypes.data,
+        )
+        if not head.kernels.grow(self._dtype, self._stack, told):
+            HeadRows.prove_numbers(torch.tensor([told.largest]))
+        self._cache.append(told.read)
+        count = told.count
+        return Nodes(tokens[:count].tolist(), parents[:count].tolist(), entries[:count].tolist())
 
     def _bind(self, entries: int) -> None:
         """Point to the cache's memory, which is another after it grew, and to the turns of as many positions."""
