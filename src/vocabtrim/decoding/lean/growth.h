@@ -19,6 +19,7 @@ struct Growth {
     int64_t *tokens, *parents, *entries;  // (drafted,), parents first; see Nodes of host_tree.py
     int64_t count, read;                  // of nodes; of entries that were appended
     float largest;                        // the logit that is no number, where one is
+    double head_seconds, choosing_seconds;  // of all that was done: for the head's products; for choosing among them
 };
 
 // Places of the largest of `size` numbers in descending order, the first of equals first; how many there are.
@@ -64,6 +65,7 @@ template <class T> int grow(const Stack& stack, Growth& told) {
     bool chain = true;
     for (long depth = 0;; depth++) {
         const float* scores = depth ? logits : told.root_logits;
+        const double asked = omp_get_wtime();
         rank(scores, rows, kept, width, values, columns, told.ranked ? log_sums : nullptr);
         for (long row = 0; row < rows; row++)
             if (!std::isfinite(values[row * width])) return told.largest = values[row * width], 3;
@@ -78,6 +80,7 @@ template <class T> int grow(const Stack& stack, Growth& told) {
             worth[next + i] = (depth ? worth[first + order[row]] : 0) + (share < 0 ? share : 0);
         }
         first = next, size = rows * width;
+        told.choosing_seconds += omp_get_wtime() - asked;
         if (depth + 1 == told.depth) break;
         rows = largest_places(worth + first, size, branching, order);
         chain = chain && rows == 1;
@@ -99,11 +102,13 @@ template <class T> int grow(const Stack& stack, Growth& told) {
         pass.rows = rows, pass.past = told.past + read;
         pass.features_out = made, pass.head_input = head_input;
         run<T>(stack, pass);
+        const double began = omp_get_wtime();
 #pragma omp parallel
         each_panel<T>(told.head, hidden, [&](long from, long count) {
             multiply(told.head, from, count, head_input, rows, hidden,
                      [&](long row, long column, float value) { logits[row * kept + column] = value; });
         });
+        told.head_seconds += omp_get_wtime() - began;
         if (told.normed_features)
             for (long i = 0; i < rows * hidden; i++) made[i] = widen(head_input[i]);
         read += rows;

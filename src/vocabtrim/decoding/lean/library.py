@@ -63,6 +63,7 @@ class Growth(ctypes.Structure):
         *(("ranked", ctypes.c_int32), ("normed_features", ctypes.c_int32)),
         *((name, _POINTER) for name in ("tokens", "parents", "entries")),
         *(("count", _COUNT), ("read", _COUNT), ("largest", ctypes.c_float)),
+        *(("head_seconds", ctypes.c_double), ("choosing_seconds", ctypes.c_double)),
     )
 
 
