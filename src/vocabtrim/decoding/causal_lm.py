@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ class CausalLM:
             except NotLeanError as reason:
                 self.why_plain = str(reason)
 
-    @property
+    @cached_property
     def vocab(self) -> int:
         """`vocab_size` of the config: columns of an untrimmed head's logits, padded ids included."""
         return int(self.config.vocab_size)
@@ -168,7 +169,7 @@ class CausalLM:
         """Number of decoder layers."""
         return int(self.config.num_hidden_layers)
 
-    @property
+    @cached_property
     def context(self) -> int:
         """Positions that the model was made for."""
         return int(self.config.max_position_embeddings)

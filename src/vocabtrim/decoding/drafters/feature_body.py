@@ -53,6 +53,7 @@ class FeatureLayers(nn.Module):
 
     def out(self, passed: Passed) -> Out:
         """What `forward` gives, of a pass by the kernels."""
+        assert passed.features is not None
         return Out(passed.head_input if self.feature_is_normed else passed.features, passed.head_input)
 
     def forward(

@@ -44,7 +44,7 @@ class IndependentBody:
     def read(self, tokens: Sequence[int], rows: int) -> torch.Tensor:
         """Append tokens to what was read; logits (rows, kept) behind the last `rows` of them."""
         # An id that only the target's padding has is read as the last one here: what is drafted behind it is verified.
-        return self.lm.run(torch.tensor(tokens).clamp(max=self.lm.vocab - 1), rows=rows).logits
+        return self.lm.run(torch.tensor([min(token, self.lm.vocab - 1) for token in tokens]), rows=rows).logits
 
     def grow(self, root_logits: torch.Tensor, shape: Shape) -> Nodes | None:
         return None if self.lm.lean is None else self.lm.lean.grow(self.head, root_logits, shape)

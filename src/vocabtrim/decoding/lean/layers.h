@@ -33,7 +33,7 @@ struct Stack {
 
 struct Pass {
     const int64_t* tokens;     // (rows,)
-    const int64_t* positions;  // (rows,)
+    const int64_t* positions;  // (rows,), or null where they are those behind `past`
     const float* features;     // (rows, hidden) of the tokens before, or null
     const uint8_t* visible;    // (rows, columns), which of the newest entries each row sees; null for a chain
     int64_t rows, columns, past;
@@ -43,6 +43,8 @@ struct Pass {
     float* features_out;  // (rows, hidden) before the last norm, or null
     void* head_input;     // (rows, hidden) behind it, in the weights' dtype
 };
+
+inline long position(const Pass& pass, long row) { return pass.positions ? pass.positions[row] : pass.past + row; }
 
 // Buffers of a pass, shared by all threads.
 template <class T> struct Room {
@@ -97,7 +99,7 @@ inline void look(Sight* sights, int64_t* beyond, const Pass& pass, long window) 
     const long straight = pass.past + pass.rows - pass.columns;
     for (long row = 0; row < pass.rows; row++) {
         Sight& sight = sights[row];
-        const long earliest = window ? pass.positions[row] - window + 1 : 0;
+        const long earliest = window ? position(pass, row) - window + 1 : 0;
         sight.first = earliest > 0 ? earliest : 0;
         sight.straight = pass.visible ? straight : pass.past + row + 1;
         sight.beyond = beyond + row * pass.columns;
@@ -172,8 +174,8 @@ template <class T> void project(const Stack& stack, const Layer& layer, const Pa
 #pragma omp for
     for (long unit = 0; unit < pass.rows * units; unit++) {
         const long row = unit / units, head = unit % units;
-        const float* cosines = stack.cosines + pass.positions[row] * size;
-        const float* sines = stack.sines + pass.positions[row] * size;
+        const float* cosines = stack.cosines + position(pass, row) * size;
+        const float* sines = stack.sines + position(pass, row) * size;
         if (head < heads.queries) {
             float* query = room.queries + (row * heads.queries + head) * size;
             turn(query, (const T*)layer.query_norm, cosines, sines, size, stack.eps);

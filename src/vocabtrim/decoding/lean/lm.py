@@ -35,12 +35,14 @@ class LeanLM:
         self._stack = LeanStack(Parts(config, layers.layers, layers.rotary_emb, embedding, layers.norm), cache)
         self._bytes = sum(parameter.nbytes for parameter in model.parameters())
         self.kernels: Kernels | None = None
+        self._head: Any = None  # found once for a sequence: transformers looks for it at length
 
     def begin(self, tokens: int) -> None:
         """Decide for a sequence of so many tokens: by the kernels, if they are there or worth waiting for."""
         self.kernels = ready_kernels(self._bytes * tokens)
-        if isinstance(head := self._model.get_output_embeddings(), Head):
-            head.kernels = self.kernels
+        self._head = self._model.get_output_embeddings()
+        if isinstance(self._head, Head):
+            self._head.kernels = self.kernels
 
     @property
     def way(self) -> str:
@@ -60,10 +62,9 @@ class LeanLM:
         assert self.kernels is not None
         passed = self._stack.run(self.kernels, tokens, branches=branches, states=states)
         head_input = passed.head_input[-rows:]
-        head = self._model.get_output_embeddings()
-        if isinstance(head, Head):
-            return Pass(head(head_input), passed.hidden)
-        matrix = library.matrix(head.weight, head.bias)
+        if isinstance(self._head, Head):
+            return Pass(self._head(head_input), passed.hidden)
+        matrix = library.matrix(self._head.weight, self._head.bias)
         if not likeliest:
             return Pass(self.kernels.multiply(matrix, head_input), passed.hidden)
         best = self.kernels.best(matrix, head_input, 1)

@@ -32,11 +32,11 @@ class NotLeanError(Exception):
 
 class Passed(NamedTuple):
     """head_input: (row, hidden), what the head reads, in the weights' dtype. hidden: (row, states * hidden) or None.
-    features: (row, hidden) float32, the same before the last norm."""
+    features: (row, hidden) float32, the same before the last norm; None of layers that read none."""
 
     head_input: torch.Tensor
     hidden: torch.Tensor | None
-    features: torch.Tensor
+    features: torch.Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,7 @@ class LeanStack:
         )
         self._bound: torch.Tensor | None = None  # the cache's memory that the layers point to
         self._turns: tuple[torch.Tensor, ...] = ()
+        self._states: dict[tuple[int, ...], torch.Tensor] = {}
 
     def run(
         self,
@@ -104,21 +105,23 @@ class LeanStack:
             return Passed(
                 torch.cat([part.head_input for part in parts]),
                 torch.cat(told) if told else None,
-                torch.cat([part.features for part in parts]),
+                torch.cat([part.features for part in parts if part.features is not None])
+                if features is not None
+                else None,
             )
         rows, past = len(tokens), self._cache.length
         self._bind(past + rows)
         hidden_size = self._stack.hidden
         tokens = tokens.to(torch.int64).contiguous()
         positions, visible = _places(branches, past, rows)
-        wanted = torch.tensor([state % (len(self._layers) + 1) for state in states], dtype=torch.int64)
+        wanted = self._wanted(tuple(states))
         head_input = torch.empty(rows, hidden_size, dtype=self._dtype)
         hidden = torch.empty(rows, len(states) * hidden_size, dtype=self._dtype) if states else None
-        out = torch.empty(rows, hidden_size)
+        out = None if features is None else torch.empty(rows, hidden_size)
         features = None if features is None else features.float().contiguous()
         call = library.Pass(
             tokens=tokens.data_ptr(),
-            positions=positions.data_ptr(),
+            positions=address(positions),
             features=address(features),
             visible=address(visible),
             rows=rows,
@@ -127,12 +130,19 @@ class LeanStack:
             states=wanted.data_ptr(),
             states_count=len(states),
             hidden=address(hidden),
-            features_out=out.data_ptr(),
+            features_out=address(out),
             head_input=head_input.data_ptr(),
         )
         kernels.run(self._dtype, self._stack, call)
         self._cache.append(rows)
         return Passed(head_input, hidden, out)
+
+    def _wanted(self, states: tuple[int, ...]) -> torch.Tensor:
+        """States as the kernels count them."""
+        if states not in self._states:
+            numbers = [state % (len(self._layers) + 1) for state in states]
+            self._states[states] = torch.tensor(numbers, dtype=torch.int64)
+        return self._states[states]
 
     def grow(
         self,
@@ -195,10 +205,10 @@ class LeanStack:
         self._bound = memory
 
 
-def _places(branches: Branches | None, past: int, rows: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _places(branches: Branches | None, past: int, rows: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Positions (rows,), and which of the newest entries each row sees, (rows, columns) bool; None for a chain."""
     if branches is None:
-        return torch.arange(past, past + rows), None
+        return None, None
     straight = past + rows - branches.depths.numel()
     return straight + branches.depths[-rows:], branches.visible.contiguous()
 
