@@ -66,9 +66,13 @@ class Tree:
     @cached_property
     def visible(self) -> torch.Tensor:
         """(node, node) bool: row i may attend to column j, which is i itself or an ancestor of i."""
-        visible = np.eye(self.size, dtype=np.bool_)  # in numpy, where a step on a few numbers is not all overhead
-        for node, parent in enumerate(self.parents[1:], start=1):
-            visible[node] |= visible[parent]
+        # In numpy, where small steps are not all overhead. The root is its own parent: climbing ends there.
+        parents = np.array((0, *self.parents[1:]))
+        visible = np.eye(self.size, dtype=np.bool_)
+        rows, ancestors = np.arange(self.size), parents
+        for _ in range(self.depth):
+            visible[rows, ancestors] = True
+            ancestors = parents[ancestors]
         return torch.from_numpy(visible)
 
     @cached_property

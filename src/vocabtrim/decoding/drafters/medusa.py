@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import nn
@@ -106,13 +107,9 @@ class MedusaDrafter:
         best = [head.best(logits, width).ids[0].tolist() for width, head, logits in scored]
         return Draft(self.filled(self._root, best))
 
-    def widths(self, depth: int) -> list[int]:
+    def widths(self, depth: int) -> Sequence[int]:
         """How many of each head's best ids the tree asks for, for as many heads as draft at most `depth` deep."""
-        widths = [0] * min(depth, max(map(len, self.tree)))
-        for place in self.tree:
-            if len(place) <= depth:
-                widths[len(place) - 1] = max(widths[len(place) - 1], place[-1] + 1)
-        return widths
+        return _widths(self.tree, depth)
 
     def logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         """(row, kept) of one head after the other, from hidden states (row, hidden); computed as they are asked for."""
@@ -120,18 +117,37 @@ class MedusaDrafter:
 
     def filled(self, root: int, best: Sequence[Sequence[int]]) -> Tree:
         """The tree behind a root. best: ids of as many heads as are asked, the best first."""
-        places = [
-            place
-            for place in self.tree
-            if len(place) <= len(best) and all(rank < len(ids) for rank, ids in zip(place, best, strict=False))
-        ]
-        node_of: dict[Ranks, int] = {(): 0} | {place: node for node, place in enumerate(places, start=1)}
-        tokens = [best[len(place) - 1][place[-1]] for place in places]
-        return Tree(torch.tensor([root, *tokens]), (-1, *(node_of[place[:-1]] for place in places)))
+        filled, parents = _filled(self.tree, tuple(map(len, best)))
+        return Tree(torch.tensor([root, *(best[depth][rank] for depth, rank in filled)]), parents)
 
     def commit(self, draft: Draft, path: Sequence[int], emitted: Sequence[int], hidden: torch.Tensor | None) -> None:
         self._root = emitted[-1]
         self._hidden = None if hidden is None else hidden[-1:]
+
+
+@cache
+def _widths(tree: tuple[Ranks, ...], depth: int) -> tuple[int, ...]:
+    widths = [0] * min(depth, max(map(len, tree)))
+    for place in tree:
+        if len(place) <= depth:
+            widths[len(place) - 1] = max(widths[len(place) - 1], place[-1] + 1)
+    return tuple(widths)
+
+
+@cache
+def _filled(tree: tuple[Ranks, ...], found: tuple[int, ...]) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
+    """Of a tree the places that can be filled where each head found so many ids: depth and rank of each, and parents,
+    the root's first. Worked out once, since rounds hardly differ in it."""
+    places = [
+        place
+        for place in tree
+        if len(place) <= len(found) and all(rank < ids for rank, ids in zip(place, found, strict=False))
+    ]
+    node_of: dict[Ranks, int] = {(): 0} | {place: node for node, place in enumerate(places, start=1)}
+    return (
+        tuple((len(place) - 1, place[-1]) for place in places),
+        (-1, *(node_of[place[:-1]] for place in places)),
+    )
 
 
 def _prove_places(tree: Sequence[Ranks], heads: int) -> None:

@@ -102,12 +102,11 @@ class LeanStack:
                 for start, feature in zip(range(0, len(tokens), _ROWS), _split(features, len(tokens)), strict=True)
             ]
             told = [part.hidden for part in parts if part.hidden is not None]
+            made = [part.features for part in parts if part.features is not None]
             return Passed(
                 torch.cat([part.head_input for part in parts]),
                 torch.cat(told) if told else None,
-                torch.cat([part.features for part in parts if part.features is not None])
-                if features is not None
-                else None,
+                torch.cat(made) if made else None,
             )
         rows, past = len(tokens), self._cache.length
         self._bind(past + rows)
