@@ -113,7 +113,7 @@ def _rounds(
         else:
             verdict = follow_tree(draft.tree, seen.likeliest.tolist().__getitem__)
         verified = perf_counter()
-        tokens = [*draft.tree.tokens[list(verdict.path)].tolist(), verdict.token]
+        tokens = [*(draft.tree.ids[node] for node in verdict.path), verdict.token]
         end, ended = stop.cut(output, tokens)
         emitted, path = tokens[:end], verdict.path[: end - 1]
         target.commit(draft.tree, path)
@@ -145,11 +145,11 @@ def _prove_turn(target: Target, turn: int) -> None:
 def _prove_draft(draft: Draft, root: int, depth: int, nodes: int) -> None:
     """What the output rests on: a wrong root would be read as emitted, and a larger tree has no room in the cache."""
     tree = draft.tree
-    if int(tree.tokens[0]) != root or tree.depth > depth or tree.size > nodes:
+    if tree.ids[0] != root or tree.depth > depth or tree.size > nodes:
         raise InputError(
             "the drafter's proposal breaks the protocol",
             expected=f"a tree behind root {root}, at most {depth} deep, of at most {nodes} nodes",
-            found=f"root {int(tree.tokens[0])}, {tree.depth} deep, {tree.size} nodes",
+            found=f"root {tree.ids[0]}, {tree.depth} deep, {tree.size} nodes",
             remedy="use a drafter for one sequence at a time, and see drafters/protocol.py",
         )
 

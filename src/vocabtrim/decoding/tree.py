@@ -76,9 +76,14 @@ class Tree:
         return torch.from_numpy(visible)
 
     @cached_property
+    def ids(self) -> list[int]:
+        """The tokens, as numbers."""
+        return self.tokens.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
     def children(self) -> dict[tuple[int, int], int]:
         """(node, token) -> the child of that node with that token."""
-        tokens = self.tokens.tolist()
+        tokens = self.ids
         return {(parent, tokens[node]): node for node, parent in enumerate(self.parents) if parent >= 0}
 
     def path_to(self, node: int) -> list[int]:
