@@ -78,7 +78,7 @@ class Tree:
     @cached_property
     def ids(self) -> list[int]:
         """The tokens, as numbers."""
-        return self.tokens.tolist()  # type: ignore[no-any-return]
+        return self.tokens.tolist()
 
     @cached_property
     def children(self) -> dict[tuple[int, int], int]:
