@@ -60,8 +60,8 @@ def generate(
 ) -> None:
     """Let a target answer a prompt, with or without a drafter.
 
-    The text is the target's own, whatever drafts: greedy token for token in float32 (in bfloat16 two tokens that are
-    equal up to rounding may change places), sampled by the same distribution. It comes
+    The text is the target's own, whatever drafts: greedy token for token (on the plain path only in float32: in
+    bfloat16 two tokens that are equal up to rounding may change places), sampled by the same distribution. It comes
     as it is made, with accepted drafts in colour on a terminal; then the numbers. Ctrl-C ends it early, exit code 130.
 
     Example: vocabtrim generate "Why is the sky blue?" --target Llama-3.1-8B-Instruct/ --drafter trimmed/
