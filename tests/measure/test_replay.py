@@ -244,9 +244,14 @@ def test_no_recording(world: Path) -> None:
         replay([], kept=maps(world))
 
 
-def test_a_medusa_drafter_takes_no_numbers_of_a_plan(world: Path) -> None:
-    with pytest.raises(UnsupportedError, match="tree is static"):
-        run(world, "Medusa", nodes=9)
+def test_a_medusa_drafter_takes_of_a_plan_the_nodes_alone(world: Path) -> None:
+    """Its tree is static, and can be cut; what is left drafts less and reaches no further."""
+    for numbers in ({"draft_length": 3}, {"branching": 2}):
+        with pytest.raises(UnsupportedError, match="tree is static"):
+            run(world, "Medusa", **numbers)
+    whole, cut = (run(world, "Medusa", **numbers).kept[0].summary for numbers in ({}, {"nodes": 9}))
+    assert cut.drafted / cut.rounds <= 8 < whole.drafted / whole.rounds
+    assert cut.block_efficiency <= whole.block_efficiency
 
 
 def test_readable_tokens(tmp_path: Path) -> None:

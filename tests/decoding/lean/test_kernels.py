@@ -5,9 +5,12 @@ Rounding is compared to the bit: a row is computed alike alone, among others, an
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 
+from vocabtrim.decoding.lean import compiled
 from vocabtrim.decoding.lean.compiled import ready_kernels
 from vocabtrim.decoding.lean.library import Kernels, matrix
 
@@ -16,11 +19,21 @@ SHAPES = [(1, 1), (3, 5), (16, 32), (17, 33), (40, 64), (130, 100), (300, 512)] 
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    found = ready_kernels(float("inf"))
-    assert found is not None, "no compiler here"
-    return found
+@pytest.fixture(scope="module", params=["native", "x86-64-v3", "x86-64-v2"])
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    """For this processor, and as one with AVX2 or SSE alone would have them: other widths, no pairs of bfloat16."""
+    if request.param == "native":
+        found = ready_kernels(float("inf"))
+        assert found is not None, "no compiler here"
+        return found
+    if platform.machine() != "x86_64":
+        pytest.skip("not this kind of processor")
+    flags = [flag.replace("native", request.param) for flag in compiled._FLAGS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_FLAGS", flags)
+        library = compiled.Compilation(tmp_path_factory.mktemp("cache"), compiled.find_compiler()).library(120)
+    assert library is not None
+    return Kernels(library)
 
 
 def drawn(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
