@@ -59,7 +59,9 @@ class LeanStack:
 
     def __init__(self, parts: Parts, cache: KeyValueCache) -> None:
         config, first = parts.config, parts.blocks[0]
-        _prove(parts)
+        # Kept alive, whatever becomes of the modules: the kernels know addresses alone.
+        self._weights = [weight.detach() for weight in _weights(parts)]
+        _prove(parts, self._weights)
         self._parts, self._cache = parts, cache
         self._dtype = parts.embedding.dtype
         size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
@@ -216,7 +218,7 @@ def _split(features: torch.Tensor | None, rows: int) -> Sequence[torch.Tensor | 
     return [None] * -(-rows // _ROWS) if features is None else torch.split(features, _ROWS)
 
 
-def _prove(parts: Parts) -> None:
+def _prove(parts: Parts, weights: Sequence[torch.Tensor]) -> None:
     config, dtype = parts.config, parts.embedding.dtype
     if parts.embedding.device.type != "cpu":
         raise NotLeanError(f"the kernels are for processors, not for {parts.embedding.device}")
@@ -226,14 +228,14 @@ def _prove(parts: Parts) -> None:
         raise NotLeanError(f"the activation is {getattr(config, 'hidden_act', None)}, not silu")
     if (kind := getattr(parts.rotary, "rope_type", None)) not in _ROTATIONS:
         raise NotLeanError(f"positions are rotated by {kind}, not by one of {', '.join(sorted(_ROTATIONS))}")
-    tensors = [
-        parameter
-        for module in (*parts.blocks, parts.last_norm, parts.fuse)
-        if module is not None
-        for parameter in module.parameters()
-    ]
-    if any(tensor.dtype != dtype or not tensor.is_contiguous() for tensor in (*tensors, parts.embedding)):
+    if any(weight.dtype != dtype or not weight.is_contiguous() for weight in weights):
         raise NotLeanError("weights are of several dtypes, or lie in no plain order")
+
+
+def _weights(parts: Parts) -> list[torch.Tensor]:
+    """All that the kernels read."""
+    modules = [module for module in (*parts.blocks, parts.last_norm, parts.fuse) if module is not None]
+    return [parts.embedding, *(weight for module in modules for weight in module.parameters())]
 
 
 def _layer(block: Any, config: Any, number: int) -> library.Layer:
