@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -329,7 +328,6 @@ def test_a_run_that_is_killed_writes_nothing(how: signal.Signals, place: Path, t
         assert process.stderr is not None
         while "replaying" not in (line := process.stderr.readline()):
             assert line or process.poll() is None, "ended too early"
-        time.sleep(0.2)
         process.send_signal(how)
         process.communicate()
         assert process.returncode in {130, -how}

@@ -164,6 +164,7 @@ REASONS = {
     **dict.fromkeys(ROBERTA, "counts positions from its padding id on"),
     **dict.fromkeys(["XLMConfig", "OpenAIGPTConfig", "XLNetConfig"], "keeps no cache"),
     **dict.fromkeys(["BartConfig", "WhisperConfig"], "found a forward without position_ids"),
+    **({"DoryConfig": "goes through its layers several times"} if hasattr(transformers, "DoryConfig") else {}),
     "MoshiConfig": "names a window in its config that its layers do not keep",
 }
 

@@ -244,7 +244,7 @@ class CausalLM:
         """What the model takes for a mask: the full one, the one cut to its window, or both by kind of layer."""
         kinds = set(getattr(self.config, "layer_types", None) or ())
         window = getattr(self.config, "sliding_window", None)
-        if window is None or kinds == {"full_attention"}:
+        if window is None or kinds == {"full_attention"} or self.config.model_type == "llama":  # Llama has no windows
             return dict.fromkeys(kinds, full) if len(kinds) > 1 else full
         straight = full.shape[-1] - depths.numel()
         places = torch.cat([torch.arange(straight, device=self.device), straight + depths.to(self.device)])
@@ -273,6 +273,13 @@ def _prove_rewindable(model: Any, config: Any) -> None:
 
 def _prove_one_way(model: Any, config: Any) -> None:
     """A token must not see those behind it, and its keys and values must be kept."""
+    if config.model_type == "dory":
+        raise UnsupportedError(
+            f"{type(model).__name__} goes through its layers several times, with keys and values of its own each time",
+            expected="one entry of the cache for each token of a layer",
+            found="a looped model",
+            remedy="use a model that goes through its layers once",
+        )
     if config.model_type in _TWO_WAY and not getattr(config, "is_decoder", False):
         raise UnsupportedError(
             f"{type(model).__name__} reads both ways: a token's keys and values change with those behind it",

@@ -105,10 +105,13 @@ class Head(nn.Module, HeadRows):
                 remedy="pass the ids that the head was cut with",
             )
         # Detached, so that a parameter stays the property of the model it came from.
-        self.weight, self.kept_ids = weight.detach(), kept_ids
+        self.weight = weight.detach()
+        self.kept_ids = None if kept_ids is None else kept_ids.to(torch.int64).contiguous()
+        self.highest = weight.shape[0] - 1 if kept_ids is None else int(kept_ids.max())
         self.bias = None if bias is None else bias.detach()
         self.matrix: Matrix | None = None  # as the kernels take it
-        if self.weight.is_contiguous() and (self.bias is None or self.bias.is_contiguous()):
+        tensors = [tensor for tensor in (self.weight, self.bias) if tensor is not None]
+        if all(tensor.is_contiguous() and tensor.dtype == weight.dtype for tensor in tensors):
             self.matrix = matrix(self.weight, self.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:

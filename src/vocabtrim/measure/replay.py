@@ -22,6 +22,7 @@ from ..decoding.drafters.choose_plan import choose_plan, plan_depth
 from ..decoding.drafters.medusa import MedusaDrafter
 from ..decoding.drafters.protocol import Drafter
 from ..decoding.drafters.stepping import SteppingDrafter
+from ..decoding.lean.compiled import ready_kernels
 from ..decoding.load import drafter_kind, load_drafter, open_ends
 from ..decoding.sampling import Sampling
 from ..errors import InputError, MismatchError
@@ -160,6 +161,8 @@ def replay(
         plan = choose_plan(kind, Sampling(), draft_length=draft_length, nodes=nodes, branching=branching)
         folder, alone = drafter if target is None else target, target is None
         ends = open_ends(folder, dtype=dtype, device=device, alone=alone, lean=lean)
+        if lean:
+            ready_kernels(float("inf"))  # so that all is computed one way
         vocab, drafting = ends.vocab, load_drafter(drafter, ends, plan=plan)
         vocabularies, depth = [_own(drafting), *vocabularies], plan_depth(plan)
         read.want(drafting.states)

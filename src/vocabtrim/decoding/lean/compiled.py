@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,8 @@ SOURCES = Path(__file__).parent
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
     *("-fno-math-errno", "-fno-trapping-math"),  # no order of summation is changed by these
+    # Else GCC multiplies and adds in two roundings in some loops and in one in others, where it takes that for faster.
+    "--param=avoid-fma-max-bits=0",
 )
 
 
@@ -55,13 +58,17 @@ class Compilation:
         self.seconds = 0.0
         self._library: ctypes.CDLL | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
         self._file = cache_folder / "kernels" / f"{_key(compiler)}.so"
-        if self._file.exists():
-            self._open()
-        if self._library is None and compiler is None:
-            self.why_not = "no C++ compiler here (g++, clang++ or c++)"
-        elif self._library is None and compiler is not None:
-            self._begin(compiler)
+        try:
+            if self._file.exists():
+                self._open()
+            if self._library is None and compiler is None:
+                self.why_not = "no C++ compiler here (g++, clang++ or c++)"
+            elif self._library is None and compiler is not None:
+                self._begin(compiler)
+        except OSError as error:  # a folder that may not be entered, no shell, no memory
+            self.why_not = f"compiled code cannot be kept in {self._file.parent}: {error.strerror or error}"
 
     @property
     def running(self) -> bool:
@@ -70,6 +77,10 @@ class Compilation:
 
     def library(self, patience: float) -> ctypes.CDLL | None:
         """The library, waited for `patience` seconds at most; None where it is not there by then, or cannot be."""
+        with self._lock:  # of several threads that begin at once one waits, the others for it
+            return self._awaited(patience)
+
+    def _awaited(self, patience: float) -> ctypes.CDLL | None:
         if self._process is None:
             return self._library
         if patience > _NOTICED and self._process.poll() is None:
@@ -78,6 +89,9 @@ class Compilation:
         try:
             _, said = self._process.communicate(timeout=min(max(patience, 0.001), _LONGEST))
         except subprocess.TimeoutExpired:
+            if patience >= _LONGEST:  # nobody waits so long twice
+                self._process.kill()
+                self._process, self.why_not = None, f"the compiler was not done in {_LONGEST:.0f} seconds"
             return None
         finally:
             self.seconds += monotonic() - began
@@ -85,12 +99,8 @@ class Compilation:
         return self._library
 
     def _begin(self, compiler: str) -> None:
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle, made = tempfile.mkstemp(prefix=_UNFINISHED, dir=self._file.parent)
-        except OSError as error:
-            self.why_not = f"compiled code cannot be kept in {self._file.parent}: {error.strerror}"
-            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        handle, made = tempfile.mkstemp(prefix=_UNFINISHED, dir=self._file.parent)
         os.close(handle)
         _clear(self._file.parent)
         command = ["sh", "-c", _COMPILE, "sh", made, str(self._file), compiler, *_FLAGS, str(SOURCES / "kernels.cpp")]
@@ -111,7 +121,6 @@ class Compilation:
         try:
             self._library = ctypes.CDLL(str(self._file))
         except OSError as error:
-            self._file.unlink(missing_ok=True)  # damaged: the next process compiles again
             self.why_not = f"compiled code could not be loaded: {error}"
 
 
@@ -126,7 +135,10 @@ def _clear(folder: Path) -> None:
 @cache
 def compilation() -> Compilation:
     """This process's one; begun when first asked for."""
-    return Compilation(default_cache(), find_compiler())
+    try:
+        return Compilation(default_cache(), find_compiler())
+    except RuntimeError:  # no home folder to have a cache in
+        return Compilation(Path(tempfile.gettempdir()) / "vocabtrim", find_compiler())
 
 
 @cache

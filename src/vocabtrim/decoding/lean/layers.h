@@ -269,7 +269,7 @@ template <class T> void run(const Stack& stack, const Pass& pass) {
     thread_local Arena arena;
     arena.reuse();
     Room<T> room;
-    room.longest = pass.past + rows;
+    room.longest = heads.capacity;  // the same in every pass, so that memory is taken once
     room.residual = arena.take<float>(rows * stack.hidden);
     room.read = arena.take<T>(rows * widest);
     room.queries = arena.take<float>(rows * heads.queries * heads.size);

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..drafted import Nodes, Shape
 from ..head import Head
@@ -17,9 +18,21 @@ from ..passes import Branches, Pass
 from . import library
 from .compiled import compilation, ready_kernels
 from .library import Kernels
-from .stack import LeanStack, NotLeanError, Parts
+from .stack import LeanStack, NotLeanError, Parts, plain
 
 _MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+
+def _prove_ends(model: Any) -> None:
+    """Embedding and head are what they seem, and nobody listens in on what the kernels would pass by."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if type(embedding) is not nn.Embedding or type(head) not in (nn.Linear, Head):
+        raise NotLeanError("embedding or head are of a kind of their own")
+    tensors = [tensor for tensor in (head.weight, head.bias) if tensor is not None]
+    if not all(plain(tensor, embedding.weight.dtype) for tensor in tensors):
+        raise NotLeanError("the head's weights are not like the others")
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        raise NotLeanError("modules have hooks, which the kernels would pass by")
 
 
 class LeanLM:
@@ -30,6 +43,7 @@ class LeanLM:
         if name not in _MODELS or not type(model).__module__.startswith("transformers."):
             raise NotLeanError(f"{name} is none of {', '.join(_MODELS)}")
         layers = model.model
+        _prove_ends(model)
         self._model = model
         embedding = layers.embed_tokens.weight
         self._stack = LeanStack(Parts(config, layers.layers, layers.rotary_emb, embedding, layers.norm), cache)

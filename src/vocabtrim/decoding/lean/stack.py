@@ -60,8 +60,9 @@ class LeanStack:
     def __init__(self, parts: Parts, cache: KeyValueCache) -> None:
         config, first = parts.config, parts.blocks[0]
         # Kept alive, whatever becomes of the modules: the kernels know addresses alone.
-        self._weights = [weight.detach() for weight in _weights(parts)]
-        _prove(parts, self._weights)
+        weights = _weights(parts)
+        _prove(parts, weights)
+        self._weights = [weight.detach() for weight in weights]
         self._parts, self._cache = parts, cache
         self._dtype = parts.embedding.dtype
         size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
@@ -81,7 +82,7 @@ class LeanStack:
             fuse=library.Matrix() if parts.fuse is None else _matrix(parts.fuse),
             last_norm=None if parts.last_norm is None else parts.last_norm.weight.data_ptr(),
         )
-        self._bound: torch.Tensor | None = None  # the cache's memory that the layers point to
+        self._bound: tuple[int, int] | None = None  # the cache's memory that the layers point to, and its size
         self._turns: tuple[torch.Tensor, ...] = ()
         self._states: dict[tuple[int, ...], torch.Tensor] = {}
 
@@ -158,7 +159,8 @@ class LeanStack:
 
         None where the head is not one for the kernels. Raises CheckpointError for logits that hold NaN or infinity.
         """
-        if head.kernels is None or head.matrix is None:
+        fits = head.weight.dtype == self._dtype and head.weight.shape[1] == self._stack.hidden
+        if head.kernels is None or head.matrix is None or not fits or head.highest >= self._stack.ids:
             return None
         past = self._cache.length
         self._bind(past + shape.branching * (shape.depth - 1))
@@ -195,7 +197,7 @@ class LeanStack:
                 remedy="begin with more room",
             )
         memory = cache.together(*self._heads, self._dtype)
-        if memory is self._bound:
+        if (memory.data_ptr(), cache.capacity) == self._bound:
             return
         for number, layer in enumerate(self._layers):
             layer.keys, layer.values = memory[number, 0].data_ptr(), memory[number, 1].data_ptr()
@@ -203,7 +205,7 @@ class LeanStack:
         turns = self._parts.rotary(torch.zeros(1, 1), torch.arange(cache.capacity)[None])
         self._turns = tuple(turn[0].float().contiguous() for turn in turns)
         self._stack.cosines, self._stack.sines = (turn.data_ptr() for turn in self._turns)
-        self._bound = memory
+        self._bound = (memory.data_ptr(), cache.capacity)
 
 
 def _places(branches: Branches | None, past: int, rows: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -228,8 +230,14 @@ def _prove(parts: Parts, weights: Sequence[torch.Tensor]) -> None:
         raise NotLeanError(f"the activation is {getattr(config, 'hidden_act', None)}, not silu")
     if (kind := getattr(parts.rotary, "rope_type", None)) not in _ROTATIONS:
         raise NotLeanError(f"positions are rotated by {kind}, not by one of {', '.join(sorted(_ROTATIONS))}")
-    if any(weight.dtype != dtype or not weight.is_contiguous() for weight in weights):
-        raise NotLeanError("weights are of several dtypes, or lie in no plain order")
+    if not all(plain(weight, dtype) for weight in weights):
+        raise NotLeanError("weights are of several dtypes, on several devices, or in no plain order")
+
+
+def plain(weight: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a weight lies as the kernels read it: numbers of that dtype one behind the other, on a processor."""
+    known = type(weight) in (torch.Tensor, nn.Parameter)  # others may keep their numbers elsewhere, packed say
+    return known and weight.device.type == "cpu" and weight.dtype == dtype and weight.is_contiguous()
 
 
 def _weights(parts: Parts) -> list[torch.Tensor]:
@@ -258,8 +266,10 @@ def _layer(block: Any, config: Any, number: int) -> library.Layer:
 def _window(config: Any, number: int) -> int:
     """Positions that a layer looks back, as transformers' masks have it; 0 for all."""
     window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    return int(window) if window and (kinds is None or kinds[number] == "sliding_attention") else 0
+    if not window or config.model_type == "llama":  # which has none, whatever its config says
+        return 0
+    kinds = None if config.model_type == "mistral" else getattr(config, "layer_types", None)
+    return int(window) if kinds is None or kinds[number] == "sliding_attention" else 0
 
 
 def _matrix(linear: Any) -> library.Matrix:
