@@ -51,6 +51,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama, biases": ("LlamaConfig", SIZES | {"attention_bias": True, "mlp_bias": True}),
     "Llama 3's rotation": ("LlamaConfig", SIZES | {"rope_parameters": LLAMA3, "rope_scaling": LLAMA3}),
     "Llama, tied": ("LlamaConfig", SIZES | {"tie_word_embeddings": True}),
+    "Llama, with a window in its config that it has not": ("LlamaConfig", SIZES | {"sliding_window": WINDOW}),
     "Qwen2": ("Qwen2Config", SIZES),
     "Qwen2, half of it sliding": ("Qwen2Config", SLIDING | {"max_window_layers": 2}),
     "Qwen3": ("Qwen3Config", SIZES),
@@ -199,6 +200,17 @@ def test_a_wrapped_projection_goes_the_plain_way(tmp_path: Path) -> None:
     target.lm.model.model.layers[2].mlp.up_proj = Adapted(48, 72)
     again = Target(target.lm.model)
     assert again.lm.lean is None and "Adapted" in again.lm.way
+
+
+def test_what_the_kernels_would_pass_by_goes_the_plain_way(tmp_path: Path) -> None:
+    """A hook that somebody set, a head in other numbers than the layers."""
+    model = vt.load_target(written(tmp_path / "target", "LlamaConfig", SIZES), dtype="float32").lm.model
+    hook = model.model.layers[0].register_forward_hook(lambda *_: None)
+    assert "hooks" in Target(model).lm.way
+    hook.remove()
+    assert Target(model).lm.lean is not None
+    model.lm_head.bfloat16()
+    assert "head" in Target(model).lm.way
 
 
 def test_a_token_without_an_embedding_is_refused(tmp_path: Path) -> None:
