@@ -107,12 +107,19 @@ class Head(nn.Module, HeadRows):
         # Detached, so that a parameter stays the property of the model it came from.
         self.weight = weight.detach()
         self.kept_ids = None if kept_ids is None else kept_ids.to(torch.int64).contiguous()
-        self.highest = weight.shape[0] - 1 if kept_ids is None else int(kept_ids.max())
+        self._highest: int | None = None
         self.bias = None if bias is None else bias.detach()
         self.matrix: Matrix | None = None  # as the kernels take it
         tensors = [tensor for tensor in (self.weight, self.bias) if tensor is not None]
         if all(tensor.is_contiguous() and tensor.dtype == weight.dtype for tensor in tensors):
             self.matrix = matrix(self.weight, self.bias)
+
+    @property
+    def highest(self) -> int:
+        """The highest id that can be drafted; worked out when first asked for, since a device has to be waited for."""
+        if self._highest is None:
+            self._highest = self.weight.shape[0] - 1 if self.kept_ids is None else int(self.kept_ids.max())
+        return self._highest
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., hidden) -> (..., kept) logits."""
