@@ -41,8 +41,9 @@ _UNFINISHED = "unfinished-"
 _GAIN = 4e-11
 
 
-# Into a file of its own that is renamed when it is whole, by a process that lives on where a short program ends.
-_COMPILE = 'made=$1; file=$2; shift 2; if "$@" -o "$made"; then mv -f "$made" "$file"; else rm -f "$made"; exit 1; fi'
+# Into a file of its own that is renamed when it is whole, by a process that lives on where a short program ends, and
+# stands back (nice) while that program computes.
+_COMPILE = 'made=$1; file=$2; shift 2; if nice "$@" -o "$made"; then mv -f "$made" "$file"; else rm -f "$made"; exit 1; fi'
 
 _log = logging.getLogger(__name__)
 
