@@ -1,6 +1,6 @@
 """The kernels as a shared library: compiled once on every kind of machine, kept in the cache, never waited for long.
 
-Compiling takes a second or two and begins, in a process of its own, as soon as somebody is going to decode. Knows
+Compiling takes some seconds and begins, in a process of its own, as soon as somebody is going to decode. Knows
 compilers and files; knows nothing of what is compiled.
 """
 
@@ -43,7 +43,9 @@ _GAIN = 4e-11
 
 # Into a file of its own that is renamed when it is whole, by a process that lives on where a short program ends, and
 # stands back (nice) while that program computes.
-_COMPILE = 'made=$1; file=$2; shift 2; if nice "$@" -o "$made"; then mv -f "$made" "$file"; else rm -f "$made"; exit 1; fi'
+_COMPILE = (
+    'made=$1; file=$2; shift 2; if nice "$@" -o "$made"; then mv -f "$made" "$file"; else rm -f "$made"; exit 1; fi'
+)
 
 _log = logging.getLogger(__name__)
 
