@@ -104,10 +104,7 @@ template <class T> int grow(const Stack& stack, Growth& told) {
         run<T>(stack, pass);
         const double began = omp_get_wtime();
 #pragma omp parallel
-        each_panel<T>(told.head, hidden, [&](long from, long count) {
-            multiply(told.head, from, count, head_input, rows, hidden,
-                     [&](long row, long column, float value) { logits[row * kept + column] = value; });
-        });
+        write_products(told.head, head_input, rows, hidden, logits);
         told.head_seconds += omp_get_wtime() - began;
         if (told.normed_features)
             for (long i = 0; i < rows * hidden; i++) made[i] = widen(head_input[i]);

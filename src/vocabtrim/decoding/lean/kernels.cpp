@@ -1,6 +1,6 @@
 // What Python calls (library.py): a pass, a matrix, a head and its best rows, in float32 or bfloat16.
 //
-// Sizes and addresses are taken as they are told, proven by library.py and layers.py. 0: done. 1: no memory.
+// Sizes and addresses are taken as they are told, proven by library.py and stack.py. 0: done. 1: no memory.
 // 2: a token that the embedding has no row for. 3: done, and the largest of some row is NaN or infinite.
 
 #include "growth.h"
@@ -40,10 +40,7 @@ int vocabtrim_multiply(int dtype, const Matrix* matrix, const void* rows, int64_
     return with_dtype(dtype, [&](auto kind) {
         typedef decltype(kind) T;
 #pragma omp parallel
-        each_panel<T>(*matrix, in, [&](long first, long count) {
-            multiply(*matrix, first, count, (const T*)rows, many, in,
-                     [&](long row, long column, float value) { out[row * matrix->out + column] = value; });
-        });
+        write_products(*matrix, (const T*)rows, many, in, out);
     });
 }
 

@@ -132,10 +132,7 @@ template <class T> void enter(const Stack& stack, const Pass& pass, const Room<T
         }
     }
     if (!stack.fuse.weight) return;
-    each_panel<T>(stack.fuse, 2 * hidden, [&](long first, long count) {
-        multiply(stack.fuse, first, count, room.read, pass.rows, 2 * hidden,
-                 [&](long row, long column, float value) { room.residual[row * hidden + column] = value; });
-    });
+    write_products(stack.fuse, room.read, pass.rows, 2 * hidden, room.residual);
 }
 
 // What a layer's attention reads: the normed residual; for EAGLE-3 the normed embedding stands before it.
@@ -162,14 +159,8 @@ template <class T> void project(const Stack& stack, const Layer& layer, const Pa
     const long in = layer.beside_norm ? 2 * stack.hidden : stack.hidden;
     const Matrix* matrices[] = {&layer.query, &layer.key, &layer.value};
     float* outs[] = {room.queries, room.keys, room.values};
-    for (int which = 0; which < 3; which++) {
-        const Matrix& matrix = *matrices[which];
-        float* out = outs[which];
-        each_panel<T>(matrix, in, [&](long first, long count) {
-            multiply(matrix, first, count, room.read, pass.rows, in,
-                     [&](long row, long column, float value) { out[row * matrix.out + column] = value; });
-        }, which < 2);
-    }
+    for (int which = 0; which < 3; which++)
+        write_products(*matrices[which], room.read, pass.rows, in, outs[which], which < 2);
     const long size = heads.size, units = heads.queries + heads.keys;
 #pragma omp for
     for (long unit = 0; unit < pass.rows * units; unit++) {

@@ -134,3 +134,12 @@ template <class T, class Work> inline void each_panel(const Matrix& matrix, long
         for (long panel = 0; panel < panels; panel++) one(panel);
     }
 }
+
+// All products, (many, matrix.out), by all threads.
+template <class T>
+inline void write_products(const Matrix& matrix, const T* rows, long many, long in, float* out, bool go_on = false) {
+    each_panel<T>(matrix, in, [&](long first, long count) {
+        multiply(matrix, first, count, rows, many, in,
+                 [&](long row, long column, float value) { out[row * matrix.out + column] = value; });
+    }, go_on);
+}
